@@ -1,6 +1,6 @@
 """What can go wrong, each with the exit code a shell or a scheduler sees.
 
-Messages are one line: what was wrong, where (file, key, step), what to do. `rlcore.cli` prints them without a traceback.
+Messages are one line: what was wrong, where (file, key, step), what to do. `rlcore.cli` prints them, no traceback.
 """
 
 from __future__ import annotations

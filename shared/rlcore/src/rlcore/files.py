@@ -25,7 +25,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call `write(file)` on a temporary neighbour of `path`, then put it in place. The old file survives any failure."""
+    """Call `write(file)` on a temporary neighbour of `path`, then rename it. The old file survives any failure."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         with open(temporary, "w+b") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Linear layers of `sizes` (inputs first, outputs last), `activation` between them, none at the end."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:]):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -36,7 +37,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.ensemble = ensemble
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:]):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             layers += [EnsembleLinear(ensemble, fan_in, fan_out), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 
