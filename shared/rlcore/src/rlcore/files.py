@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from rlcore.errors import DataError
+from rlcore.errors import DataError, EnvironmentProblem, UsageError
 
 TEMPORARY = ".tmp-"  # prefix of names nobody may rely on; left-overs of a killed process are swept on open
 
@@ -74,3 +76,37 @@ def sweep_temporaries(folder: Path) -> None:
     """Remove what a killed process left half-written. Only the owner of the run's lock may call this."""
     for path in folder.glob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Own `folder` while inside. The system frees the lock when its owner dies: it is never stale, whatever the clock.
+
+    Raises: UsageError naming the owner's process and host when another process holds it.
+    """
+    with open(folder / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise UsageError(f"{folder} is in use by {owner}: stop it, or use another --name") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def problem(error: OSError, folder: Path) -> EnvironmentProblem:
+    """One clear line for a file operation that failed somewhere in `folder`."""
+    cause = f"{error.filename or folder}: {error.strerror or error}"
+    return EnvironmentProblem(f"cannot write {cause}; make room or give access, then run the same command")
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn a failed file operation into EnvironmentProblem."""
+    try:
+        yield
+    except OSError as error:
+        raise problem(error, folder) from error

@@ -7,6 +7,7 @@ and turning it on or off leaves training bit-identical.
 from __future__ import annotations
 
 import hashlib
+import random
 from typing import Any
 
 import numpy as np
@@ -53,3 +54,28 @@ def numpy_state(rng: np.random.Generator) -> dict[str, Any]:
 def set_numpy_state(rng: np.random.Generator, state: dict[str, Any]) -> None:
     """Put back what `numpy_state` gave."""
     rng.bit_generator.state = {**state, "state": {k: int(v) for k, v in state["state"].items()}}
+
+
+def global_state() -> dict[str, Any]:
+    """The global generators of python, numpy and torch. Ours never draw from them; a user's environment may."""
+    import torch
+
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": (name, np.asarray(keys, np.int64), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_global_state(state: dict[str, Any]) -> None:
+    """Put back what `global_state` gave. GPU generators only where there are as many GPUs as then."""
+    import torch
+
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
