@@ -33,16 +33,15 @@ FREE_ON_RESUME: frozenset[str] = frozenset({
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What every training command has. The comments are its --help."""
+    """What every training command has."""
 
+    # These comments are the --help texts: one line each, or tyro loses them.
     name: str | None = None  # Name of the run and its folder; None draws a fresh adjective-noun pair.
     dir: Path = Path("experiments")  # Folder that holds the runs.
     seed: int = 0  # Decides every random draw of the run.
     device: str = "auto"  # auto, cpu, cuda or cuda:0; auto takes a GPU if there is one.
     threads: int = 1  # CPU threads; 1 repeats bit for bit and is fastest for small nets.
-    resume: Literal["auto", "never", "must"] = (
-        "auto"  # Continue the run of that name if it exists, never, or else fail.
-    )
+    resume: Literal["auto", "never", "must"] = "auto"  # Continue a run of that name: if there is one, never, or fail.
     overwrite: bool = False  # Replace an existing run of that name.
     log_every: int = 1_000  # Env steps between training rows in metrics.jsonl.
     eval_every: int = 10_000  # Env steps between evaluations.

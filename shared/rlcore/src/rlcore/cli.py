@@ -1,0 +1,217 @@
+"""One command line for every method: a table of verbs, options from dataclasses, one line for each error.
+
+`--a.b v`, `--a.b=v` and `a.b=v` mean the same. Order: defaults, `--preset NAME`, `--config FILE`, options.
+tyro, configuration classes and verbs are imported when asked for, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from rlcore.config import RunConfig, from_dict, load_file, nearest, to_dict
+from rlcore.errors import EnvironmentProblem, Interrupted, QuintetError, QuintetWarning, UsageError
+
+Verb = tuple[str, type | str, str]  # help, configuration class or "module:Class", "module:function"
+Presets = Mapping[str, Mapping[str, Any]]
+
+
+def dispatch(
+    prog: str,
+    verbs: Mapping[str, Verb],
+    argv: Sequence[str],
+    *,
+    version: str,
+    presets: Presets | None = None,
+    auto_preset: Callable[[Any], str | None] | None = None,
+) -> int:
+    """Run the verb that `argv` names; returns the exit code: the verb's own if it returned an int, else 0.
+
+    A verb may have two words ("plot training"). Presets are for verbs whose configuration is a RunConfig. Without
+    `--preset`, `auto_preset(config)` may name the one that suits what was asked for.
+    """
+    try:
+        with _plain_warnings():
+            name = next((name for n in (2, 1) if (name := " ".join(argv[:n])) in verbs), None)
+            if name is None:
+                return _list_verbs(prog, verbs, argv, version)
+            prog, (summary, cls, function) = f"{prog} {name}", verbs[name]
+            cls = _load(cls) if isinstance(cls, str) else cls
+            options = list(argv[len(name.split()) :])
+            if "debug" not in get_type_hints(cls):
+                options = [word for word in options if word != "--debug"]
+            if not issubclass(cls, RunConfig):
+                presets = auto_preset = None
+            result = _load(function)(parse(cls, options, prog, summary, presets or {}, auto_preset))
+            sys.stdout.flush()
+            return result if isinstance(result, int) else 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in argv or "debug=true" in argv:
+            raise
+        code, message = _explain(prog, error)
+        if message:
+            print(f"{prog}: {message}", file=sys.stderr)
+        return code
+
+
+def parse(
+    cls: Any,
+    argv: Sequence[str],
+    prog: str,
+    summary: str,
+    presets: Presets,
+    auto_preset: Callable[[Any], str | None] | None = None,
+) -> Any:
+    """The configuration that `argv` (without the verb) asks for; `--help` prints and raises SystemExit(0)."""
+    import tyro
+
+    options, taken = _rewrite(cls, argv)
+    summary += "\n\n--config FILE reads options from .yaml, .toml or .json. key=value works like --key value."
+    if presets:
+        summary += f"\n\n--preset NAME starts from one of: {', '.join(presets)}; none starts from the defaults."
+
+    def attempt(preset: str | None) -> Any:
+        layers = [(file, load_file(file)) for file in taken["config"]]
+        if preset and preset != "none":
+            if preset not in presets:
+                known = f" (known: {', '.join(presets)})" if presets else " (this command has none)"
+                raise UsageError(f"unknown preset {preset!r}{nearest(preset, presets)}{known}")
+            layers.insert(0, (f"preset {preset}", dict(presets[preset])))
+        default = None
+        for where, data in layers:
+            default = from_dict(cls, data, where, default, absent=tyro.MISSING_NONPROP)
+        shown = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(shown):
+                base = tyro.MISSING_NONPROP if default is None else default
+                made = tyro.cli(cls, args=options, prog=prog, description=summary, default=base)
+        except SystemExit as stop:
+            if not stop.code:
+                raise
+            raise UsageError(f"{_first_line(shown.getvalue())} (see `{prog} --help`)") from None
+        return from_dict(cls, to_dict(made), "command line")  # tyro lets nan and control characters pass
+
+    config = attempt(taken["preset"][-1] if taken["preset"] else None)
+    fitting = auto_preset(config) if auto_preset and not taken["preset"] else None
+    return attempt(fitting) if fitting else config
+
+
+def _rewrite(cls: Any, argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """`argv` in the form that tyro reads: `key=value` and `--key=value` by the type of the key.
+
+    Apart from it, the values of `--config` and `--preset`.
+    """
+    options: list[str] = []
+    taken: dict[str, list[str]] = {"config": [], "preset": []}
+    value_follows, words = False, iter(argv)
+    for word in words:
+        match = None if value_follows else re.fullmatch(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", word, re.DOTALL)
+        key, value = match.groups() if match else (word.removeprefix("--"), "")
+        kind, dashed = _kind(cls, key), word.startswith("--")
+        head, _, leaf = key.rpartition(".")
+        if key in taken and (match or dashed) and not value_follows:
+            if not (value := value or next(words, "")):
+                raise UsageError(f"--{key} needs a value")
+            taken[key].append(value)
+        elif match is None:
+            options.append(word)
+            value_follows = dashed and kind not in (None, bool)
+        elif kind is bool and value.lower() in ("true", "false"):
+            options.append("--" + (head and f"{head}.") + ("no-" if value.lower() == "false" else "") + leaf)
+        elif get_origin(kind) in (list, tuple):
+            options += [f"--{key}", *filter(None, re.split(r"[\s,]+", value.strip("[]() ")))]
+        else:
+            none = value.lower() in ("none", "null") and NoneType in get_args(kind)
+            options.append(f"--{key}={'None' if none else value}")
+    return options, taken
+
+
+def _kind(cls: Any, key: str) -> Any:
+    """The annotated type of the dotted `key` of `cls`, or None when there is no such key."""
+    for part in key.replace("-", "_").split("."):
+        cls = get_type_hints(cls).get(part) if isinstance(cls, type) else None
+    return cls
+
+
+def _first_line(box: str) -> str:
+    """What tyro's error box says, as one line with its first suggestion."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
+    said = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    flags = [line.split()[0].rstrip(",") for line in lines if line.startswith("--")]
+    return said + (f"; did you mean {flags[0]}?" if "Perhaps you meant:" in lines and flags else "")
+
+
+def _list_verbs(prog: str, verbs: Mapping[str, Verb], argv: Sequence[str], version: str) -> int:
+    """`prog`, `prog --help`, `prog --version`, the verbs of a group such as `prog plot`; otherwise it is an error."""
+    if argv and argv[0] in ("--version", "-V"):
+        print(f"{prog} {version}")
+        return 0
+    asked = any(word in ("-h", "--help") for word in argv)
+    group = [word for word in argv[:1] if not word.startswith("-")]
+    shown = {name: verb for name, verb in verbs.items() if name.split()[: len(group)] == group}
+    if not shown or (len(argv) > len(group) and not asked):
+        wrong = " ".join(argv[: 2 if shown and group else 1])
+        raise UsageError(f"unknown command {wrong!r}{nearest(wrong, verbs)} (see `{prog} --help`)")
+    width = max(map(len, shown))
+    lines = [f"usage: {prog} {' '.join([*group, ''])}COMMAND [options]", ""]
+    lines += [f"  {name:{width}}  {verb[0]}" for name, verb in shown.items()]
+    lines += ["", f"`{prog} COMMAND --help` lists the options of a command."]
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else UsageError.exit_code
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _explain(prog: str, error: BaseException) -> tuple[int, str]:
+    """Exit code and the line to print, which is empty when there is nobody left to read it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, QuintetError):
+        return error.exit_code, f"error: {text}"
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.exit_code, "interrupted"
+    if isinstance(error, BrokenPipeError) and _reader_left():
+        return 141, ""  # what a shell says of a command whose `| head` has left
+    if isinstance(error, OSError):
+        return EnvironmentProblem.exit_code, f"error: {text}"
+    if isinstance(error, ImportError):
+        return EnvironmentProblem.exit_code, f"error: {text} (`{prog.split()[0]} doctor` lists what is missing)"
+    return 1, f"internal error: {type(error).__name__}: {text} (run with --debug for the traceback)"
+
+
+def _reader_left() -> bool:
+    """Whether it is standard output that broke. Then it is led to nowhere, or Python complains at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show a QuintetWarning as one line; other warnings as ever."""
+    ordinary = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, QuintetWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            ordinary(message, category, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
