@@ -40,13 +40,17 @@ def portable(value: Any) -> Any:
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
         return value.item()
-    if value is None or isinstance(value, torch.Tensor | bool | int | float | str | bytes):
+    if isinstance(value, str):
+        return str(value)  # a subclass (torch.__version__ is one) would not be read back
+    if value is None or isinstance(value, torch.Tensor | bool | int | float | bytes):
         return value
     raise TypeError(f"a checkpoint holds tensors and plain types only, not {type(value).__name__}")
 
 
 def nonfinite(value: Any, name: str) -> str | None:
     """The name of the first tensor in nested `value` that holds NaN or Inf, None when all are finite."""
+    if isinstance(value, np.ndarray):
+        return None if value.dtype.kind != "f" or np.isfinite(value).all() else name
     if isinstance(value, torch.Tensor):
         return name if value.is_floating_point() and not bool(torch.isfinite(value).all()) else None
     if isinstance(value, Mapping):
@@ -83,7 +87,7 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"checkpoint {path} does not exist") from None
     except Exception as error:  # torch raises many types here: pickle, zip, EOF, RuntimeError, ...
-        cause = " ".join(str(error).split(". ")[0].split())[:200]
+        cause = " ".join(str(error).split())[:200]
         raise DataError(f"checkpoint {path} cannot be read: {cause}") from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise DataError(f"{path} is a torch file, but not a Quintet checkpoint")

@@ -42,9 +42,9 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
-    data = json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write `value` as JSON, atomically. NaN is refused: JSON has none."""
+    data = json.dumps(value, indent=indent, allow_nan=False).encode() + b"\n"
     write_atomic(path, lambda file: file.write(data))
 
 

@@ -75,8 +75,12 @@ class Meters:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
+    def mean(self, name: str, default: float) -> float:
+        """The mean of one quantity so far, `default` if it has not been seen."""
+        return float(self._sums[name]) / self._counts[name] if name in self._sums else default
+
     def read(self) -> dict[str, float]:
-        """The means, and start afresh."""
+        """All means, and start afresh."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
