@@ -119,7 +119,8 @@ class EnvPoolVec(Batch):
 
     envpool seeds an env once, when it is built: env i starts from `episode_seed(s, i, 0)` and its later episodes go on
     drawing from that stream, so episode k > 0 depends on what came before it. A simulator's state cannot be saved
-    either: a resumed run begins fresh episodes, from `episode_seed(s, i, k + 1)`, with a QuintetWarning.
+    either: a resumed run begins fresh episodes, from `episode_seed(s, i, k + 1)`, with a QuintetWarning. An episode
+    that terminates in the very step of its time limit is reported as truncated only.
     """
 
     def __init__(self, env_id: str, num_envs: int, seed: int, first_env: int, max_episode_steps: int | None) -> None:
