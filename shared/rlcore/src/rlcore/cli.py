@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import re
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +51,8 @@ def dispatch(
                 options = [word for word in options if word != "--debug"]
             if not issubclass(cls, RunConfig):
                 presets = auto_preset = None
-            result = _load(function)(parse(cls, options, prog, summary, presets or {}, auto_preset))
+            cfg = parse(cls, options, prog, summary, presets or {}, auto_preset)
+            result = _load(function)(cfg)  # imported only now, so that --help and errors need not wait for it
             sys.stdout.flush()
             return result if isinstance(result, int) else 0
     except SystemExit as stop:
@@ -117,7 +119,7 @@ def _rewrite(cls: Any, argv: Sequence[str]) -> tuple[list[str], dict[str, list[s
     for word in words:
         match = None if value_follows else re.fullmatch(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", word, re.DOTALL)
         key, value = match.groups() if match else (word.removeprefix("--"), "")
-        kind, dashed = _kind(cls, key), word.startswith("--")
+        kind, dashed = _kind(cls, re.sub(r"(^|\.)no-", r"\1", key)), word.startswith("--")
         head, _, leaf = key.rpartition(".")
         if key in taken and (match or dashed) and not value_follows:
             if not (value := value or next(words, "")):
@@ -125,11 +127,13 @@ def _rewrite(cls: Any, argv: Sequence[str]) -> tuple[list[str], dict[str, list[s
             taken[key].append(value)
         elif match is None:
             options.append(word)
-            value_follows = dashed and kind not in (None, bool)
+            value_follows = dashed and kind is not bool
         elif kind is bool and value.lower() in ("true", "false"):
             options.append("--" + (head and f"{head}.") + ("no-" if value.lower() == "false" else "") + leaf)
         elif get_origin(kind) in (list, tuple):
             options += [f"--{key}", *filter(None, re.split(r"[\s,]+", value.strip("[]() ")))]
+        elif kind is None:  # an alias, or a typo, for which tyro finds the nearest name if it stands alone
+            options += [f"--{key}", value]
         else:
             none = value.lower() in ("none", "null") and NoneType in get_args(kind)
             options.append(f"--{key}={'None' if none else value}")
@@ -144,11 +148,12 @@ def _kind(cls: Any, key: str) -> Any:
 
 
 def _first_line(box: str) -> str:
-    """What tyro's error box says, as one line with its first suggestion."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
-    said = " ".join(lines[: lines.index("")] if "" in lines else lines)
-    flags = [line.split()[0].rstrip(",") for line in lines if line.startswith("--")]
-    return said + (f"; did you mean {flags[0]}?" if "Perhaps you meant:" in lines and flags else "")
+    """What tyro's error box says, as one line with its first suggestion. Its rules are of "─", or "-" in a C locale."""
+    body = "\n".join(line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:])
+    parts = [" ".join(part.split()) for part in re.split(r"(?m)^[─╰╯-]{3,}$", body)]
+    said = next(filter(None, parts), "these options cannot be read")
+    meant = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(parts))
+    return (said if len(said) < 300 else said[:297] + "...") + (f"; did you mean {meant[1]}?" if meant else "")
 
 
 def _list_verbs(prog: str, verbs: Mapping[str, Verb], argv: Sequence[str], version: str) -> int:
@@ -177,7 +182,7 @@ def _load(target: str) -> Any:
 
 def _explain(prog: str, error: BaseException) -> tuple[int, str]:
     """Exit code and the line to print, which is empty when there is nobody left to read it."""
-    text = " ".join(str(error).split())
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(error).split()))
     if isinstance(error, QuintetError):
         return error.exit_code, f"error: {text}"
     if isinstance(error, KeyboardInterrupt):
@@ -193,12 +198,11 @@ def _explain(prog: str, error: BaseException) -> tuple[int, str]:
 
 def _reader_left() -> bool:
     """Whether it is standard output that broke. Then it is led to nowhere, or Python complains at exit."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(1, 0)
+    if gone := any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return gone
 
 
 @contextlib.contextmanager
