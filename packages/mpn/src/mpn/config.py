@@ -1,0 +1,190 @@
+"""Options of the `mpn` command. The comments are its --help. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro.conf
+
+from rlcore.config import RunConfig
+from rlcore.errors import UsageError
+
+MEMORY_TASKS = ("mpn/TMaze-v0", "mpn/DelayedMatch-v0", "mpn/TemporalOrder-v0")
+MAY_CHANGE = frozenset({"total_steps", "num_episodes"})  # of a run that goes on; schedules then stretch
+
+# Settings found on seeds >= 100. A task's own preset is used unless --preset says otherwise.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tmaze": {
+        "total_steps": 50_000, "eta": 0.1, "lambda_decay": 0.95, "sequence_length": 12, "burn_in": 0, "tau": 0.01,
+        "epsilon_fraction": 0.5, "eval_episodes": 50,
+    },
+    "delayed-match": {
+        "total_steps": 50_000, "eta": 0.2, "lambda_decay": 0.95, "sequence_length": 10, "burn_in": 0, "tau": 0.01,
+        "epsilon_fraction": 0.5, "eval_episodes": 50,
+    },
+    "temporal-order": {
+        "total_steps": 60_000, "eta": 0.2, "lambda_decay": 0.95, "sequence_length": 8, "burn_in": 0,
+        "target_update_freq": 100, "epsilon_fraction": 0.5, "eval_episodes": 50,
+    },
+    "cartpole-masked": {"eta": 0.2, "lambda_decay": 0.8, "input_map": "learned", "input_dim": 10},
+    "debug": {
+        "total_steps": 640, "num_envs": 4, "hidden_dim": 8, "batch_size": 8, "sequence_length": 4, "burn_in": 2,
+        "buffer_size": 2_000, "learning_starts": 80, "target_update_freq": 10, "log_every": 80, "eval_every": 320,
+        "save_every": 320, "eval_episodes": 2,
+    },
+}  # fmt: skip
+TASK_PRESETS = {
+    "mpn/TMaze-v0": "tmaze",
+    "mpn/DelayedMatch-v0": "delayed-match",
+    "mpn/TemporalOrder-v0": "temporal-order",
+    "mpn/CartPoleMasked-v0": "cartpole-masked",
+}
+
+
+def task_preset(cfg: Any) -> str | None:
+    """The preset that suits the environment asked for."""
+    return TASK_PRESETS.get(getattr(cfg, "env", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Learn a task by recurrent double Q-learning. The same command again continues the run."""
+
+    name: Annotated[str | None, tyro.conf.arg(aliases=("--experiment-name",))] = None  # Run's name; drawn if left out.
+    dir: Annotated[Path, tyro.conf.arg(aliases=("--experiments-dir",))] = Path("experiments")  # Folder of the runs.
+    env: Annotated[str, tyro.conf.arg(aliases=("--task", "--env-name"))] = (
+        "CartPole-v1"  # A built-in task (mpn/TMaze-v0, ...), a Gymnasium id, or module:factory.
+    )
+    core: Annotated[Literal["mpn", "mpn-frozen", "rnn", "gru", "lstm"], tyro.conf.arg(aliases=("--model-type",))] = (
+        "mpn"  # The memory. mpn-frozen never writes to it: the feed-forward control.
+    )
+    # --- network
+    hidden_dim: int = 64  # Hidden units a layer.
+    num_layers: int = 1  # Layers of the core.
+    eta: float = 0.05  # Hebbian rate; negative is anti-Hebbian.
+    lambda_decay: float = 0.9  # Decay of the Hebbian matrix a step, in [0, 1]; half-life ln 0.5 / ln lambda steps.
+    activation: Literal["tanh", "relu", "sigmoid", "linear"] = "tanh"  # Of the plastic layer.
+    bias: bool = True  # Whether layers have one.
+    m_clip: float | None = None  # Clamp the Hebbian matrix to [-m_clip, m_clip].
+    input_map: Literal["auto", "none", "one", "random", "learned"] = (
+        "auto"  # Before the core: raw, a constant 1 appended, or a projection; auto: one for the memory tasks.
+    )
+    input_dim: int = 10  # Outputs of a random or learned projection.
+    # --- length of the run
+    total_steps: int = 100_000  # Env steps over all envs.
+    num_episodes: int | None = None  # Stop after this many finished episodes, if that comes first.
+    num_envs: int = 16  # Envs stepped together.
+    max_episode_steps: int | None = None  # Time limit; the task's own if left out.
+    # --- learning
+    gamma: float = 0.99  # Discount a step, in [0, 1].
+    lr: float = 1e-3  # Adam's step size at the start.
+    lr_end: float = 1e-4  # ... and at the end, falling in a straight line.
+    batch_size: Annotated[int, tyro.conf.arg(aliases=("--sequence-batch-size",))] = 32  # Sequences an update.
+    sequence_length: int = 16  # Steps of a sequence that are learnt from.
+    burn_in: int = 8  # Steps before them that only warm the memory up.
+    buffer_size: int = 100_000  # Transitions kept.
+    learning_starts: int = 1_000  # Env steps before the first update.
+    train_freq: int = 16  # Env steps for each update.
+    n_step: int = 1  # Rewards summed before bootstrapping.
+    target_update_freq: int = 200  # Updates between copies to the target net (when tau is not given).
+    tau: float | None = None  # Polyak rate of the target net each update, in place of copies.
+    grad_clip: float = 10.0  # Largest gradient norm.
+    epsilon_start: float = 1.0  # Share of random actions at the start.
+    epsilon_end: float = 0.05  # ... and at the end of the decay.
+    epsilon_fraction: float = 0.2  # Share of total_steps over which it falls in a straight line.
+    epsilon_decay: float | None = None  # Multiply by this each episode, instead.
+    # --- evaluation, saving
+    eval_every: int = 5_000  # Env steps between greedy evaluations; they never change training.
+    eval_episodes: int = 20  # Episodes of each; the best mean becomes best_model.pt.
+    save_replay: bool = True  # Keep the replay memory on disk, so that a resumed run repeats bit for bit.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("hidden_dim", "num_layers", "input_dim", "total_steps", "num_envs", "batch_size", "sequence_length",
+                    "buffer_size", "train_freq", "n_step", "target_update_freq", "eval_episodes"):  # fmt: skip
+            if not 1 <= getattr(self, key) < 2**40:
+                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        for key in (
+            "gamma",
+            "lambda_decay",
+            "epsilon_start",
+            "epsilon_end",
+            "epsilon_fraction",
+            "tau",
+            "epsilon_decay",
+        ):
+            if (value := getattr(self, key)) is not None and not 0 <= value <= 1:
+                raise UsageError(f"{key}: must be in [0, 1], got {value}")
+        for key in ("lr", "grad_clip"):
+            if not 0 < getattr(self, key) < 1e6:
+                raise UsageError(f"{key}: must be positive, got {getattr(self, key)}")
+        if self.n_step > self.sequence_length:
+            raise UsageError(f"n_step: {self.n_step} is longer than sequence_length {self.sequence_length}")
+        if self.num_episodes is not None and self.num_episodes < 1:
+            raise UsageError(f"num_episodes: must be at least 1, got {self.num_episodes}")
+        if self.burn_in < 0 or self.learning_starts < 0:
+            raise UsageError("burn_in, learning_starts: must not be negative")
+        if self.buffer_size < self.num_envs * self.window:
+            need = self.num_envs * self.window
+            raise UsageError(f"buffer_size: {self.num_envs} envs x windows of {self.window} steps need at least {need}")
+
+    @property
+    def window(self) -> int:
+        """Rows of a replayed window: burn-in, training steps, and the one to bootstrap from."""
+        return self.burn_in + self.sequence_length + 1
+
+    @property
+    def resolved_input_map(self) -> str:
+        return self.input_map if self.input_map != "auto" else "one" if self.env in MEMORY_TASKS else "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """Where an earlier run lies."""
+
+    name: Annotated[str, tyro.conf.arg(aliases=("--experiment-name",))]  # Name of the run.
+    dir: Annotated[Path, tyro.conf.arg(aliases=("--experiments-dir",))] = Path("experiments")  # Folder of the runs.
+    debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(SavedRun):
+    """Score a run's policy, greedily, on episodes it has never seen; writes eval.json."""
+
+    num_eval_episodes: Annotated[int, tyro.conf.arg(aliases=("--episodes",))] = 10  # Episodes.
+    checkpoint: str = "auto"  # best, final, latest, a file; auto takes the first there is.
+    seed_base: int = 10_000  # Run seed of the evaluation episodes: the same one gives the same episodes.
+    max_episode_steps: int | None = None  # Time limit; the task's own if left out.
+    device: str = "cpu"  # auto, cpu, cuda or cuda:0.
+    json: bool = False  # Print the result as JSON.
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderConfig(SavedRun):
+    """Film one greedy episode beside the Hebbian matrix (or hidden state) at each step."""
+
+    output: Path | None = None  # .gif or .mp4; videos/episode_SEED.gif in the run if left out.
+    checkpoint: str = "auto"  # best, final, latest, a file; auto takes the first there is.
+    seed_base: int = 10_000  # Run seed of the episode.
+    fps: int = 25  # Frames a second.
+    max_episode_steps: int | None = None  # Time limit; the task's own if left out.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotConfig(SavedRun):
+    """Draw a run's learning curves into plots/training_curves.png."""
+
+    output: Path | None = None  # .png, .pdf or .svg elsewhere.
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Check the installation; with --env, what that environment asks of a Hebbian memory."""
+
+    env: Annotated[str | None, tyro.conf.arg(aliases=("--task",))] = None  # Environment to look into.
+    input_map: Literal["auto", "none", "one", "random"] = "auto"  # As in training.
+    lambda_decay: float = 0.9  # As in training.
+    json: bool = False  # Print the findings as JSON.
+    debug: bool = False  # Show full tracebacks.
