@@ -1,0 +1,240 @@
+"""Starts command lines as subprocesses, measures each one, survives being stopped. Knows no method and no report.
+
+A results folder holds `runs/<job>/` (written by the command lines themselves), `logs/<job>.log` and `costs/<job>.json`:
+what each command cost, written when it ends. A job with a finished run, a score and its costs is never run again.
+
+All in one thread, because a child's resources can only be read by the one `wait4` that reaps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.suite import ROOT, Job
+from rlcore.errors import UsageError
+from rlcore.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from benchmarks.progress import Progress
+
+PHASES = ("train", "evaluate")
+FOLDERS = ("runs", "logs", "costs")
+POLL_S, GRACE_S = 0.05, 60.0  # seconds between looks at the children; before a child that will not stop is killed
+Costs = dict[str, Any]
+
+
+def costs_of(results: Path, job: Job) -> Costs:
+    """What the job has cost so far; empty for a new job and for one whose commands have changed since."""
+    path = results / "costs" / f"{job.name}.json"
+    if not path.exists():
+        return {}
+    costs: Costs = read_json(path)
+    return costs if costs.get("commands") == commands_of(job) else {}
+
+
+def commands_of(job: Job) -> dict[str, str]:
+    return {"train": shlex.join(job.train), "evaluate": shlex.join(job.evaluate)}
+
+
+def is_done(results: Path, job: Job, phase: str) -> bool:
+    """Has this phase ended well, and is what it wrote there?"""
+    if costs_of(results, job).get(phase, {}).get("exit") != 0:
+        return False
+    run = results / "runs" / job.name
+    if phase == "evaluate":
+        return is_done(results, job, "train") and (run / "eval.json").exists()
+    return status_of(results, job).get("state") == "finished"
+
+
+def status_of(results: Path, job: Job) -> dict[str, Any]:
+    """The run's own status.json; empty when there is none yet."""
+    try:
+        status: dict[str, Any] = json.loads((results / "runs" / job.name / "status.json").read_text())
+        return status
+    except (OSError, ValueError):
+        return {}
+
+
+def prepare(results: Path, job: Job) -> None:
+    """Clear away what this job cannot continue: another command's run, or a half one of a program without resume."""
+    run = results / "runs" / job.name
+    continues = costs_of(results, job) and run.exists() and (job.resumes or is_done(results, job, "train"))
+    if not continues:
+        shutil.rmtree(run, ignore_errors=True)
+        (results / "logs" / f"{job.name}.log").unlink(missing_ok=True)
+        write_json(results / "costs" / f"{job.name}.json", {"commands": commands_of(job), "commit": git_commit()})
+
+
+def git_commit() -> str:
+    """Short hash of the checkout, with `+` when files differ from it; empty outside a checkout."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+
+@dataclass
+class Child:
+    """A running command."""
+
+    job: Job
+    phase: str
+    process: subprocess.Popen[bytes]
+    started: float
+
+
+def start(results: Path, job: Job, phase: str, lock: int) -> Child:
+    """Start one command, its output appended to the job's log."""
+    argv = job.train if phase == "train" else job.evaluate
+    program = [argv[0]] if "/" in argv[0] else [sys.executable, "-m", argv[0]]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TERM": "dumb"}
+    with open(results / "logs" / f"{job.name}.log", "ab") as log:
+        log.write(f"$ {shlex.join(argv)}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            [*program, *argv[1:]],
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the bench only, which then stops its children once
+            pass_fds=(lock,),
+            preexec_fn=die_with_parent(),
+        )
+    return Child(job, phase, process, time.monotonic())
+
+
+def die_with_parent() -> Any:
+    """On Linux: a function for the child that has it stopped (and so saved) even when the bench is killed with -9."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc, pr_set_pdeathsig = ctypes.CDLL(None), 1
+    return lambda: libc.prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def reap(results: Path, child: Child) -> int | None:
+    """None while the child runs. Once it has ended: add up its costs, file them, return its exit code.
+
+    Peak memory is the largest of any process below the child. Linux starts counting at the bench's own size, some
+    tens of MiB, which every child with torch in it exceeds.
+    """
+    pid, wait_status, usage = os.wait4(child.process.pid, os.WNOHANG)
+    if pid == 0:
+        return None
+    code = child.process.returncode = os.waitstatus_to_exitcode(wait_status)
+    path = results / "costs" / f"{child.job.name}.json"
+    costs = read_json(path)
+    old = costs.get(child.phase, {})
+    unit = 1 if sys.platform == "darwin" else 1024
+    costs[child.phase] = {
+        "exit": code,
+        "attempts": old.get("attempts", 0) + 1,
+        "wall_s": round(old.get("wall_s", 0) + time.monotonic() - child.started, 2),
+        "cpu_s": round(old.get("cpu_s", 0) + usage.ru_utime + usage.ru_stime, 2),
+        "peak_mib": round(max(old.get("peak_mib", 0), usage.ru_maxrss * unit / 2**20), 1),
+    }
+    costs["error"] = "" if code == 0 else last_line(results / "logs" / f"{child.job.name}.log")
+    write_json(path, costs)
+    if code == 0 and not is_done(results, child.job, child.phase):
+        code = costs[child.phase]["exit"] = 1
+        costs["error"] = "it exited 0 but did not write what it should: see its log"
+        write_json(path, costs)
+    return code
+
+
+def last_line(log: Path) -> str:
+    """The last line a program wrote, without terminal codes: what went wrong, when it failed."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", log.read_text(errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("$ ")]
+    return lines[-1][:300] if lines else "it printed nothing"
+
+
+class Stop:
+    """Counts SIGINT and SIGTERM while its `with` block lasts, and passes them on to the children as they deserve."""
+
+    def __init__(self) -> None:
+        self.count, self.since = 0, 0.0
+        self._told: set[int] = set()
+
+    def __enter__(self) -> Stop:
+        self._old = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, *_: object) -> None:
+        self.count, self.since = self.count + 1, self.since or time.monotonic()
+
+    def pass_on(self, children: list[Child]) -> None:
+        """After the first signal SIGTERM to each child, once; after a second one, or a minute, SIGKILL to its group."""
+        kill = self.count > 1 or (self.count and time.monotonic() - self.since > GRACE_S)
+        for child in children:
+            if kill:
+                os.killpg(child.process.pid, signal.SIGKILL)
+            elif self.count and child.process.pid not in self._told:
+                self._told.add(child.process.pid)
+                os.kill(child.process.pid, signal.SIGTERM)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def locked(results: Path, patience: float = 30.0) -> Iterator[int]:
+    """Hold the results folder. Children inherit the lock, so a new bench also waits for those of a killed one."""
+    handle = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UsageError(f"{results} is in use by another bench: wait for it, or take --name") from None
+                time.sleep(0.2)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def run(jobs: list[Job], results: Path, workers: int, show: Progress) -> int:
+    """Run all jobs that are not complete, `workers` at a time. A failing job does not sink the others.
+
+    Returns 0, 1 when a job is not complete, 130 when stopped by a signal: the same call then continues.
+    """
+    for folder in FOLDERS:
+        (results / folder).mkdir(parents=True, exist_ok=True)
+    children: list[Child] = []
+    with locked(results) as lock, Stop() as stop, show:
+        waiting = [job for job in jobs if not is_done(results, job, "evaluate")]
+        while children or (waiting and not stop.count):
+            while waiting and len(children) < workers and not stop.count:
+                job = waiting.pop(0)
+                prepare(results, job)
+                children.append(start(results, job, PHASES[is_done(results, job, "train")], lock))
+            for child in list(children):
+                code = reap(results, child)
+                if code is None:
+                    continue
+                children.remove(child)
+                show.ended(child, code)
+                if code == 0 and child.phase == "train" and not stop.count:
+                    children.append(start(results, child.job, "evaluate", lock))
+            stop.pass_on(children)
+            show.update(children)
+            time.sleep(POLL_S)
+    return 130 if stop.count else int(not all(is_done(results, job, "evaluate") for job in jobs))
