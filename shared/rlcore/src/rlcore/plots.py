@@ -1,0 +1,140 @@
+"""Curves from `metrics.jsonl`. Figures are plain objects: no global matplotlib state, no display needed."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlcore.errors import DataError, UsageError
+from rlcore.evaluate import Array, iqm
+from rlcore.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = "#0072B2 #D55E00 #009E73 #CC79A7 #56B4E9 #E69F00 #000000".split()  # Okabe and Ito: safe for colour-blind
+LABELS = {"return_mean": "return per episode", "length_mean": "episode length (env steps)", "rss_mib": "memory (MiB)"}
+LABELS |= {"env_steps_per_s": "env steps / s", "updates_per_s": "updates / s", "epsilon": "exploration rate ε"}
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """All rows of a run, less a last line without its newline: that one is still being written.
+
+    Raises DataError with file and line for anything else that is not a JSON object with a step.
+    """
+    path = run_dir / "metrics.jsonl"
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+        if len(rows) < number or not isinstance(rows[-1], dict) or "step" not in rows[-1]:
+            raise DataError(f"{path}:{number} is not a metrics row: {line[:60].decode(errors='replace')!r}")
+    return rows
+
+
+def series(rows: Sequence[Mapping[str, Any]], key: str, kind: str) -> tuple[Array, Array]:
+    """(steps, values) of `key` in the rows of `kind` that have a number there."""
+    pairs = [(row["step"], row[key]) for row in rows if row.get("kind") == kind and row.get(key) is not None]
+    steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
+    return steps, values
+
+
+def learning_curves(
+    groups: Mapping[str, Sequence[Path]], key: str = "return_mean", kind: str = "eval", title: str = ""
+) -> Figure:
+    """One strong line a group: the IQM over its runs, with a 95 % bootstrap band; the runs themselves are thin lines.
+
+    Colours follow the order of `groups`. Between its own rows a run is interpolated.
+    """
+    figure, (axes,) = _axes(1, 1, 7, 4.4)
+    for (name, runs), colour in zip(groups.items(), itertools.cycle(PALETTE)):
+        curves = [curve for run in runs if (curve := series(read_metrics(run), key, kind))[0].size]
+        if not curves:
+            raise DataError(f"{name}: none of its {len(runs)} runs has {kind} rows with {key!r}")
+        steps, middle, low, high = _middle_and_band(curves)
+        axes.plot(steps, middle, color=colour, lw=2, label=f"{name} ({len(curves)} run{'s' * (len(curves) > 1)})")
+        axes.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
+        for curve in curves:
+            axes.plot(*curve, color=colour, lw=0.6, alpha=0.4)
+    axes.set_title(title, fontsize=11)
+    axes.set_ylabel(_label(key))
+    axes.set_xlabel("env steps  (line: IQM of the runs, band: its 95 % bootstrap interval)")
+    columns = max(1, min(3, 80 // (max(map(len, groups)) + 14)))
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+    return figure
+
+
+def _middle_and_band(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array, Array]:
+    """Steps that all runs have reached (<= 200), IQM over runs there, and the band: whole runs drawn 1,000 times."""
+    first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    grid = np.unique(np.concatenate([np.clip(steps, first, max(first, last)) for steps, _ in curves]))
+    grid = grid if grid.size <= 200 else np.linspace(first, last, 200)
+    table = np.stack([np.interp(grid, steps, values) for steps, values in curves])  # (R, G)
+    drawn = np.random.default_rng(0).integers(len(table), size=(1000, len(table)))
+    low, high = np.quantile(iqm(table[drawn], axis=1), [0.025, 0.975], axis=0)
+    return grid, iqm(table, axis=0), low, high
+
+
+def training_panels(run_dir: Path, panels: Sequence[tuple[str, Sequence[str], str]]) -> Figure:
+    """One run at a glance: a panel for each (title, keys, kind) of which the run has numbers."""
+    rows = read_metrics(run_dir)
+    found = [(title, {k: c for k in keys if (c := series(rows, k, kind))[0].size}) for title, keys, kind in panels]
+    found = [(title, curves) for title, curves in found if curves]
+    if not found:
+        raise DataError(f"{run_dir} has no metrics to plot yet")
+    columns = min(2 if len(found) < 7 else 3, len(found))
+    figure, grid = _axes(-(-len(found) // columns), columns, 4.6, 2.6)
+    figure.suptitle(run_dir.name, fontsize=10, color="0.35")
+    last = max(steps[-1] for _, curves in found for steps, _ in curves.values())
+    for axes, (title, curves) in zip(grid, found):
+        for colour, (key, (steps, values)) in zip(itertools.cycle(PALETTE), curves.items()):
+            width = values.size // 60 * 2 + 1 if values.size > 100 else 1  # moving average over 1/30 of a long series
+            smooth = np.convolve(np.pad(values, width // 2, mode="edge"), np.full(width, 1 / width), "valid")
+            axes.plot(steps, values, color=colour, lw=0.5, alpha=0.3)
+            axes.plot(steps, smooth, color=colour, lw=1.6, label=_label(key), marker="o" if values.size == 1 else "")
+        axes.set_title(title, fontsize=11)
+        axes.set_ylabel(_label(next(iter(curves))) if len(curves) == 1 else "")
+        axes.set_xlim(0, max(last, 1))  # one time axis for all: panels can be read across
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    for i, axes in enumerate(grid):
+        axes.set_xlabel("env steps" if i + columns >= len(found) else "")
+        axes.set_visible(i < len(found))
+    return figure
+
+
+def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.25, lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, grid
+
+
+def _label(key: str) -> str:
+    return LABELS.get(key, key.replace("_", " "))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure atomically; the suffix (png, svg, pdf) is the format. Makes the folder."""
+    kind = path.suffix.lstrip(".")
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise UsageError(f"{path}: cannot draw {kind or 'without a suffix'}; use .png, .svg or .pdf")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, lambda file: figure.savefig(file, format=kind, dpi=150))
