@@ -56,9 +56,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+=,@-]{0,127}", self.name, re.ASCII):
-            raise UsageError(f"name: {self.name!r} is no folder name (letters, digits and . _ - + = , @; at most 128)")
+            raise UsageError(
+                f"name: {reprlib.repr(self.name)} is no folder name (letters, digits and . _ - + = , @; at most 128)"
+            )
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
-            raise UsageError(f"device: expected auto, cpu, cuda or cuda:0, got {self.device!r}")
+            raise UsageError(f"device: expected auto, cpu, cuda or cuda:0, got {reprlib.repr(self.device)}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed: must be in 0 .. 2^63 - 1, got {self.seed}")
         for key in ("threads", "log_every", "eval_every", "save_every", "keep_checkpoints", "keep_every"):

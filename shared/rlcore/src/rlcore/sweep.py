@@ -93,6 +93,7 @@ def load_jobs(cfg: CollectConfig) -> tuple[str, list[Job]]:
     name, command = data.get("name", cfg.file.stem), data.get("command", f"{_this_program()} train")
     if not isinstance(name, str) or not isinstance(command, str) or not command.split():
         raise UsageError(f"{where}: name and command must be text")
+    RunConfig(name=name)  # checks that it can be a folder
     fixed, grid = (dict(_flatten(data.get(part, {}), f"{where}: [{part}]")) for part in ("fixed", "grid"))
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
