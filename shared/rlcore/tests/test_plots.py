@@ -44,6 +44,7 @@ def test_the_line_is_the_iqm_and_the_band_holds_the_quantiles(tmp_path):
     table = np.random.default_rng(0).normal(size=(8, 5)).cumsum(1)
     runs = [write_run(tmp_path / str(i), rows_of(values)) for i, values in enumerate(table)]
     (axes,) = plots.learning_curves({"ours": runs}).axes
+    assert "95 % bootstrap interval" in axes.get_xlabel()
     steps, middle = line(axes, "ours (8 runs)")
     np.testing.assert_array_equal(steps, [0, 10, 20, 30, 40])
     np.testing.assert_allclose(middle, stats.trim_mean(table, 0.25, axis=0))
@@ -74,7 +75,7 @@ def test_groups_keep_their_order_of_colours_and_say_what_is_missing(tmp_path):
     assert [x.get_color() for x in strong] == plots.PALETTE[:3]
     assert [x.get_label() for x in strong] == ["a (1 run)", "b (1 run)", "c (1 run)"]
     assert axes.get_title() == "CartPole-v1"
-    assert axes.get_ylabel() == "return per episode"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("env steps", "return per episode")
     write_run(tmp_path / "a", rows_of([0.5], key="success_rate"))
     with pytest.raises(DataError, match="b: none of its 1 runs has eval rows with 'success_rate'"):
         plots.learning_curves(runs, key="success_rate")

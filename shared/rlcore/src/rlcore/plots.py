@@ -69,7 +69,8 @@ def learning_curves(
             axes.plot(*curve, color=colour, lw=0.6, alpha=0.4)
     axes.set_title(title, fontsize=11)
     axes.set_ylabel(_label(key))
-    axes.set_xlabel("env steps  (line: IQM of the runs, band: its 95 % bootstrap interval)")
+    note = "  (line: IQM of the runs, band: its 95 % bootstrap interval)"
+    axes.set_xlabel("env steps" + note * any(len(runs) > 1 for runs in groups.values()))
     columns = max(1, min(3, 80 // (max(map(len, groups)) + 14)))
     figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     return figure
