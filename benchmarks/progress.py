@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run import PHASES, Child, costs_of, is_done, status_of
+from benchmarks.run import PHASES, STOPPED, Child, costs_of, is_done, status_of
 from benchmarks.suite import Job
 from rlcore.files import read_json
 
 SHOW_S, LINE_S = 1.0, 60.0
-STOPPED = {85, 130, -signal.SIGTERM, -signal.SIGKILL}  # exits of a child that was asked to stop: it will continue
 
 
 def clock(seconds: float) -> str:

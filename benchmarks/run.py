@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PHASES = ("train", "evaluate")
 FOLDERS = ("runs", "logs", "costs")
 POLL_S, GRACE_S = 0.05, 60.0  # seconds between looks at the children; before a child that will not stop is killed
+PREEMPTED, ATTEMPTS = 85, 10  # the exit that says "saved, run me again", and how often in a row that is done
+STOPPED = {PREEMPTED, 130, -signal.SIGTERM, -signal.SIGKILL}  # exits of a child that somebody stopped
 Costs = dict[str, Any]
 
 
@@ -147,7 +149,7 @@ def reap(results: Path, child: Child) -> int | None:
         "cpu_s": round(old.get("cpu_s", 0) + usage.ru_utime + usage.ru_stime, 2),
         "peak_mib": round(max(old.get("peak_mib", 0), usage.ru_maxrss * unit / 2**20), 1),
     }
-    costs["error"] = "" if code == 0 else last_line(results / "logs" / f"{child.job.name}.log")
+    costs["error"] = "" if code == 0 or code in STOPPED else last_line(results / "logs" / f"{child.job.name}.log")
     write_json(path, costs)
     if code == 0 and not is_done(results, child.job, child.phase):
         code = costs[child.phase]["exit"] = 1
@@ -234,6 +236,8 @@ def run(jobs: list[Job], results: Path, workers: int, show: Progress) -> int:
                 show.ended(child, code)
                 if code == 0 and child.phase == "train" and not stop.count:
                     children.append(start(results, child.job, "evaluate", lock))
+                elif code == PREEMPTED and costs_of(results, child.job)[child.phase]["attempts"] < ATTEMPTS:
+                    waiting.append(child.job)
             stop.pass_on(children)
             show.update(children)
             time.sleep(POLL_S)

@@ -21,7 +21,7 @@ class Task:
 
     title: str
     env: str
-    gym_id: str  # what gymnasium.make takes, for the peers
+    peer_env: str  # the same for rlcore.envs.make_env
     bar: float  # mean return of a solved task
     about: str
     options: str = ""
@@ -98,7 +98,7 @@ TASKS = {
     "cartpole": Task(
         title="CartPole-v1",
         env="CartPole-v1",
-        gym_id="CartPole-v1",
+        peer_env="CartPole-v1",
         bar=475,
         about="Balance a pole for 500 steps. Fully observed: memory is not needed, only stable learning.",
         peer_options=SB3_ZOO,
@@ -106,14 +106,14 @@ TASKS = {
     "tmaze": Task(
         title="T-maze 10",
         env="mpn/TMaze-v0",
-        gym_id="mpn.envs.gym:mpn/TMaze-v0",
+        peer_env="mpn.envs.gym:t_maze",
         bar=0.95,
         about="A cue in the first step says where to turn after ten more: +1 or -1. Without memory the mean is 0.",
     ),
     "match": Task(
         title="Delayed match",
         env="mpn/DelayedMatch-v0",
-        gym_id="mpn.envs.gym:mpn/DelayedMatch-v0",
+        peer_env="mpn.envs.gym:delayed_match",
         bar=0.95,
         about="Is the item shown now the one shown 3 to 6 steps ago? Without memory the mean is at most 0.",
     ),
@@ -176,7 +176,7 @@ def make_job(group: Group, method: str, seed: int, runs: str) -> Job:
     task, how = TASKS[group.task], METHODS[method]
     where = ("--name", f"{group.task}-{method}-s{seed}", "--dir", runs)
     start = (PEER_PYTHON, how.script) if how.script else (how.package,)
-    env = f"--env {task.gym_id if how.script else task.env}"
+    env = f"--env {task.peer_env if how.script else task.env}"
     steps = f"--seed {seed} --total-steps {group.steps} --eval-every {group.eval_every}"
     options = task.peer_options if how.script else f"{task.options} {how.options}"
     score = f"--num-eval-episodes {EVAL_EPISODES} --seed-base {EVAL_SEED_BASE} {env if how.script else ''}"

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import torch
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 
+from rlcore.envs import make_env
 from rlcore.evaluate import EvalResult, evaluate
 from rlcore.files import write_json
 from rlcore.provenance import describe_environment
@@ -120,7 +120,7 @@ def train(args: argparse.Namespace) -> None:
     write_json(folder / "env.json", {**describe_environment("stable-baselines3"), "seed": args.seed, "env": args.env})
     model = DQN(
         "MlpPolicy",
-        gym.make(args.env),
+        make_env(args.env),
         seed=args.seed,
         device="cpu",
         learning_rate=args.learning_rate,
@@ -158,7 +158,7 @@ def main() -> None:
     for verb in parts.values():
         verb.add_argument("--name", required=True)
         verb.add_argument("--dir", type=Path, default=Path("experiments"))
-        verb.add_argument("--env", default="CartPole-v1", help="what gymnasium.make takes; module:id imports module")
+        verb.add_argument("--env", default="CartPole-v1", help="a Gymnasium id or module:factory")
     option = parts["train"].add_argument
     for name, number in (("--seed", 0), ("--total-steps", 50_000), ("--eval-every", 5_000), ("--eval-episodes", 20),
                          ("--log-every", 1_000), ("--batch-size", 32), ("--buffer-size", 1_000_000),

@@ -1,0 +1,338 @@
+"""The benchmarks' own machinery, on a stand-in for the command lines that writes the same files."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from benchmarks import __main__ as main
+from benchmarks import page, report, run, suite
+from benchmarks.progress import Progress
+from benchmarks.suite import Claim, Job
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parents[1]
+FAKE = """
+import json, os, signal, sys, time
+from pathlib import Path
+verb, name, folder, steps, pace, final = sys.argv[1:7]
+run = Path(folder) / name
+run.mkdir(parents=True, exist_ok=True)
+if verb == "eval":
+    (run / "eval.json").write_text(json.dumps({"return_mean": float(final), "returns": [float(final)] * 2}))
+    sys.exit()
+status = run / "status.json"
+step = json.loads(status.read_text())["step"] if status.exists() else 0
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+def save(state):
+    status.with_name("s").write_text(json.dumps({"state": state, "step": step, "pid": os.getpid()}))
+    status.with_name("s").rename(status)
+print("started at", step, flush=True)
+save("running")
+while step < int(steps) and not stopped:
+    if final == "nan":
+        print("loss is not finite: lower --lr", file=sys.stderr)
+        save("failed")
+        sys.exit(3)
+    time.sleep(float(pace))
+    step += 10
+    value = float(final) * step / int(steps)
+    clocks = {"wall_s": step / 100, "cpu_s": step / 200}
+    with open(run / "metrics.jsonl", "a") as file:
+        for row in ({"kind": "eval", "return_mean": value}, {"kind": "train", "updates": step // 2}):
+            file.write(json.dumps({**row, "step": step, **clocks}) + "\\n")
+    save("running")
+save("preempted" if stopped else "finished")
+sys.exit(85 if stopped else 0)
+"""
+DRIVER = """
+import json, sys
+from pathlib import Path
+from benchmarks import run
+from benchmarks.progress import Progress
+from benchmarks.suite import Job
+jobs, results = [Job(*row) for row in json.loads(sys.argv[1])], Path(sys.argv[2])
+sys.exit(run.run(jobs, results, 2, Progress(jobs, results)))
+"""
+
+
+@pytest.fixture
+def make_job(tmp_path: Path):
+    """A job of the stand-in: 40 steps of `pace` seconds each ten, ending at score `final`."""
+    (tmp_path / "fake.py").write_text(FAKE)
+
+    def make(final: str = "480", seed: int = 0, method: str = "mpn", task: str = "cartpole", pace: float = 0.0) -> Job:
+        name = f"{task}-{method}-s{seed}"
+        program = (sys.executable, str(tmp_path / "fake.py"))
+        rest = (name, str(tmp_path / "results" / "runs"), "40", str(pace), final)
+        return Job(task, method, seed, 40, (*program, "train", *rest), (*program, "eval", *rest))
+
+    return make
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results"
+
+
+def go(jobs: list[Job], results: Path, workers: int = 2) -> int:
+    return run.run(jobs, results, workers, Progress(jobs, results))
+
+
+def drive(jobs: list[Job], results: Path) -> subprocess.Popen[bytes]:
+    """The same in a process of its own."""
+    rows = json.dumps([[j.task, j.method, j.seed, j.steps, j.train, j.evaluate] for j in jobs])
+    return subprocess.Popen([sys.executable, "-c", DRIVER, rows, str(results)], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+def log(results: Path, job: Job) -> str:
+    return (results / "logs" / f"{job.name}.log").read_text()
+
+
+# --- the suite --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("tier", suite.TIERS)
+def test_the_suites_commands_are_ones_that_mpn_understands(tier: str):
+    from mpn import config
+    from rlcore import cli
+
+    jobs = suite.make_jobs(tier, "runs")
+    assert len({job.name for job in jobs}) == len(jobs) > 0
+    assert not set(config.PRESETS["tmaze"]) & {"seed"}
+    assert max(suite.TIERS[tier].seeds) < 100  # the presets were tuned on seeds from 100 on
+    for job in {(job.task, job.method): job for job in jobs if job.train[0] == "mpn"}.values():
+        cfg = cli.parse(config.TrainConfig, job.train[2:], "mpn train", "", config.PRESETS, config.task_preset)
+        assert (cfg.total_steps, cfg.seed, cfg.name) == (job.steps, job.seed, job.name)
+        scored = cli.parse(config.EvalConfig, job.evaluate[2:], "mpn eval", "", {})
+        assert (scored.num_eval_episodes, scored.seed_base) == (100, 20_000)
+
+
+def test_only_narrows_by_task_and_by_method(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(suite.Method, "installed", lambda self: not self.script)
+    cells = lambda only: {(job.task, job.method) for job in suite.make_jobs("quick", "runs", only, (0,))}  # noqa: E731
+    assert cells("gru") == {("cartpole", "gru"), ("tmaze", "gru")}
+    assert cells("tmaze") == {("tmaze", "mpn"), ("tmaze", "mpn-frozen"), ("tmaze", "gru")}
+    assert cells("tmaze,gru") == {("tmaze", "gru")}
+    assert cells("nonsense") == set()
+    assert not any(method == "sb3-dqn" for _, method in cells(""))  # not installed: not in the table
+
+
+def test_every_claim_is_measured_by_its_tier():
+    for tier in suite.TIERS.values():
+        measured = {(group.task, method) for group in tier.groups for method in group.methods}
+        assert {(claim.task, claim.method) for claim in tier.claims} <= measured
+
+
+def test_benchmarks_import_no_method():
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "mpn" for name in names), path
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+def test_a_complete_job_is_measured_and_never_run_again(make_job, results: Path):
+    jobs = [make_job(seed=0, pace=0.05), make_job(seed=1)]
+    assert go(jobs, results) == 0
+    costs = run.costs_of(results, jobs[0])["train"]
+    assert costs["exit"] == 0
+    assert costs["wall_s"] >= 0.2 > costs["cpu_s"] > 0  # it slept 4 x 0.05 s
+    assert costs["peak_mib"] > 5
+    before = log(results, jobs[0])
+    assert go(jobs, results) == 0
+    assert log(results, jobs[0]) == before
+    assert before.count("started at 0") == 1
+
+
+def test_a_changed_command_starts_over(make_job, results: Path):
+    go([make_job("480")], results)
+    go([make_job("490")], results)
+    assert "started at 0" in log(results, make_job())
+    assert json.loads((results / "runs/cartpole-mpn-s0/eval.json").read_text())["return_mean"] == 490
+
+
+def test_a_failing_job_does_not_sink_the_others(make_job, results: Path, capsys: pytest.CaptureFixture[str]):
+    jobs = [make_job("nan", seed=0), make_job("480", seed=1)]
+    assert go(jobs, results, workers=1) == 1
+    assert run.is_done(results, jobs[1], "evaluate")
+    made = report.collect(jobs, results, "quick", "command")
+    assert report.failures(made) == ["cartpole mpn seed 0: loss is not finite: lower --lr"]
+    assert made["tasks"][0]["rows"][0]["done"] == 1
+    assert "FAILED (exit 3): loss is not finite" in capsys.readouterr().err
+    assert "loss is not finite" in page.to_html(made)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_bench_continues(make_job, results: Path, how: signal.Signals):
+    """Children save when the bench is stopped, and on Linux even when it is killed."""
+    if how == signal.SIGKILL and not sys.platform.startswith("linux"):
+        pytest.skip("only Linux tells children of their parent's death")
+    jobs = [make_job(seed=seed, pace=0.15) for seed in range(3)]
+    bench = drive(jobs, results)
+    wait_for(lambda: all(run.status_of(results, job).get("step", 0) >= 10 for job in jobs[:2]))
+    bench.send_signal(how)
+    assert bench.wait(20) == (130 if how != signal.SIGKILL else -signal.SIGKILL)
+    wait_for(lambda: all(run.status_of(results, job)["state"] == "preempted" for job in jobs[:2]))
+    assert not run.status_of(results, jobs[2])
+    assert drive(jobs, results).wait(30) == 0
+    for job in jobs[:2]:
+        assert re.search(r"started at [123]0", log(results, job))  # it went on
+        attempts = run.costs_of(results, job)["train"]["attempts"]
+        assert attempts == (1 if how == signal.SIGKILL else 2)
+
+
+def test_a_preempted_child_is_started_again(make_job, results: Path):
+    job = make_job(pace=0.15)
+    bench = drive([job], results)
+    wait_for(lambda: run.status_of(results, job).get("step", 0) >= 10)
+    os.kill(run.status_of(results, job)["pid"], signal.SIGTERM)
+    assert bench.wait(20) == 0
+    assert run.costs_of(results, job)["train"]["attempts"] == 2
+
+
+def wait_for(condition, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_two_benches_never_share_a_folder(results: Path):
+    with run.locked(results), pytest.raises(run.UsageError, match="another bench"), run.locked(results, patience=0.0):
+        pass
+
+
+def test_peak_memory_is_the_childs_and_a_silent_child_has_failed(results: Path):
+    """In a bench of its own: Linux lets a child's peak begin at its parent's size, and pytest may have torch in it."""
+    big = (sys.executable, "-c", "x = bytearray(300 << 20); x[::4096] = bytes(len(x[::4096]))")
+    job = Job("cartpole", "mpn", 0, 1, big, big)
+    assert drive([job], results).wait(30) == 1
+    assert 300 < run.costs_of(results, job)["train"]["peak_mib"] < 360
+    assert report.collect([job], results, "quick", "")["jobs"][0]["error"].startswith("it exited 0 but did not write")
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def made(make_job, results: Path) -> report.Report:
+    """Three seeds of two methods on one task, whose scores are known."""
+    jobs = [make_job(score, seed, "mpn") for seed, score in enumerate(("480", "500", "460"))]
+    jobs += [make_job(score, seed, "gru") for seed, score in enumerate(("100", "200", "480"))]
+    assert go(jobs, results) == 0
+    return report.collect(jobs, results, "quick", "python -m benchmarks")
+
+
+def test_the_table_by_hand(made: report.Report):
+    mpn, gru = made["tasks"][0]["rows"]
+    assert (mpn["method"], mpn["solved"], mpn["runs"]) == ("mpn", 2, 3)
+    assert mpn["iqm"] == pytest.approx(480)  # of three, nothing is cut off
+    assert mpn["ci"] == pytest.approx([460, 500])
+    assert mpn["steps_to_bar"] == 40  # two of three seeds: the median exists
+    assert gru["steps_to_bar"] is None  # one of three: it does not
+    assert mpn["env_steps_per_s"] == pytest.approx(100)  # 40 steps in 0.4 s by the run's own clock
+    assert mpn["updates_per_s"] == pytest.approx(50)
+    assert mpn["curve"][0][:2] == [10, 120]
+    assert report.cells(mpn)[:5] == ("mpn", "480 [460, 500]", "2/3", "40", "▃▅▇█")
+    assert report.summary(made)[1] == [("mpn", "480, 2 of 3"), ("gru", "260, 1 of 3")]
+
+
+def test_claims_hold_or_do_not(made: report.Report):
+    holds = lambda **claim: report.judge(Claim("cartpole", "mpn", **claim), made["jobs"])["holds"]  # noqa: E731
+    assert holds(at_least=460) is True
+    assert holds(at_least=475) is False
+    assert holds(at_least=475, of=2) is True
+    assert holds(at_most=1000) is True
+    assert holds(at_most=490) is False
+    assert report.judge(Claim("tmaze", "mpn", at_least=1), made["jobs"])["holds"] is None
+
+
+class Tags(HTMLParser):
+    """Opened tags with their attributes, and whether all are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_sound_file(made: report.Report):
+    text = page.to_html(made)
+    tags = Tags(text)
+    assert tags.open == []
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in tags.seen}
+    assert not any({"src", "href"} & set(attributes) for _, attributes in tags.seen)
+    assert "http" not in text
+    assert "url(" not in text
+    assert sum(tag == "polyline" for tag, _ in tags.seen) == 2
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_all_faces_say_the_same(made: report.Report):
+    markdown, html = report.to_markdown(made), page.to_html(made)
+    assert json.loads(report.to_json(made)) == json.loads(json.dumps(made))
+    for row in made["tasks"][0]["rows"]:
+        assert all(text in markdown for text in report.cells(row))
+        assert all(text in html for text in page.without_curve(report.cells(row)))
+    assert os.uname().nodename not in re.sub(r"[\w/.-]*/[\w/.-]*", "", report.to_json(made))
+
+
+def test_a_bench_from_the_command_line(make_job, results: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(main, "RESULTS", results.parent)
+    monkeypatch.setattr(main, "make_jobs", lambda tier, runs, only="", seeds=None: [make_job()])
+    assert main.main(["--name", "results", "--workers", "1", "--record"]) == 0
+    assert {p.name for p in results.glob("report.*")} == {"report.html", "report.md", "report.json"}
+    assert json.loads((results.parent / "quick.json").read_text())["jobs"][0]["curve"][-1] == [40, 480]
+    assert "480" in capsys.readouterr().out
+    assert main.main(["--name", "results", "--fresh"]) == 0
+    assert run.costs_of(results, make_job())["train"]["attempts"] == 1
+    monkeypatch.setattr(main, "make_jobs", lambda *_, **__: [])
+    assert main.main(["--only", "nonsense"]) == 2
+
+
+@given(st.lists(st.floats(page.TOP, page.HEIGHT - page.BOTTOM), max_size=8))
+def test_labels_never_overlap(heights: list[float]):
+    placed = page.spread(heights, gap=17)
+    assert all(b - a >= 17 - 1e-9 for a, b in pairwise(sorted(placed)))
+    assert all(a <= page.HEIGHT - page.BOTTOM for a in placed)
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    assert sorted(range(len(placed)), key=lambda i: placed[i]) == order or len(set(heights)) < len(heights)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_round_few_and_inside(low: float, width: float):
+    ticks = page.ticks(low, low + width)
+    assert 2 <= len(ticks) <= 8
+    slack = 1e-6 * max(1.0, abs(low), width)
+    assert all(low - slack <= tick <= low + width + slack for tick in ticks)
+
+
+def test_short_numbers_and_sparklines():
+    assert [report.short(v) for v in (486.3, 12.34, 0.968, -0.021, -0.0)] == ["486", "12.3", "0.97", "-0.02", "0.00"]
+    assert report.sparkline([-1, 0, 1, 2], 0, 1) == "▁▁██"
+    assert report.sparkline([], 0, 1) == ""
+    assert len(report.sparkline(list(map(math.sqrt, range(100))), 0, 10)) <= 12
