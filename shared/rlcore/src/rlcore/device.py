@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rlcore.errors import QuintetWarning, UsageError
@@ -36,6 +39,20 @@ def set_threads(threads: int) -> None:
     if threads > available:
         warnings.warn(f"--threads {threads} on {available} cores will be slow", QuintetWarning, stacklevel=2)
     torch.set_num_threads(threads)
+
+
+def free_bytes(device: Any) -> int:
+    """Memory that can still be allocated on the torch.device `device`; on Linux at most the container's limit."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    limits = [2**63]
+    with contextlib.suppress(OSError):
+        limits += [1024 * int(k) for k in re.findall(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())]
+    with contextlib.suppress(OSError, ValueError):  # no container, or the word "max"
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
 
 
 def compile_if(wanted: bool, function: Callable[..., Any]) -> Callable[..., Any]:
