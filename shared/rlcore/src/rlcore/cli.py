@@ -19,10 +19,11 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rlcore.config import RunConfig, from_dict, load_file, nearest, to_dict
-from rlcore.errors import EnvironmentProblem, Interrupted, QuintetError, QuintetWarning, UsageError
+from rlcore.errors import EnvironmentProblem, Interrupted, Preempted, QuintetError, QuintetWarning, UsageError
 
 Verb = tuple[str, type | str, str]  # help, configuration class or "module:Class", "module:function"
 Presets = Mapping[str, Mapping[str, Any]]
+AutoPreset = Callable[[Any], str | None]
 
 
 def dispatch(
@@ -32,7 +33,7 @@ def dispatch(
     *,
     version: str,
     presets: Presets | None = None,
-    auto_preset: Callable[[Any], str | None] | None = None,
+    auto_preset: AutoPreset | None = None,
 ) -> int:
     """Run the verb that `argv` names; returns the exit code: the verb's own if it returned an int, else 0.
 
@@ -67,12 +68,7 @@ def dispatch(
 
 
 def parse(
-    cls: Any,
-    argv: Sequence[str],
-    prog: str,
-    summary: str,
-    presets: Presets,
-    auto_preset: Callable[[Any], str | None] | None = None,
+    cls: Any, argv: Sequence[str], prog: str, summary: str, presets: Presets, auto_preset: AutoPreset | None = None
 ) -> Any:
     """The configuration that `argv` (without the verb) asks for; `--help` prints and raises SystemExit(0)."""
     import tyro
@@ -184,7 +180,7 @@ def _explain(prog: str, error: BaseException) -> tuple[int, str]:
     """Exit code and the line to print, which is empty when there is nobody left to read it."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(error).split()))
     if isinstance(error, QuintetError):
-        return error.exit_code, f"error: {text}"
+        return error.exit_code, f"{'stopped' if isinstance(error, Preempted | Interrupted) else 'error'}: {text}"
     if isinstance(error, KeyboardInterrupt):
         return Interrupted.exit_code, "interrupted"
     if isinstance(error, BrokenPipeError) and _reader_left():
