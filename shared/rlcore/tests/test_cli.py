@@ -227,7 +227,7 @@ def test_required_values_may_come_from_a_file(toy, tmp_path):
         (["train", "--config", "no.toml"], 2, "no.toml: No such file or directory"),
         (["show"], 2, "toy show: error: Missing from toy show: PATH"),
         (["show", "r", "--preset", "fast"], 2, "unknown preset 'fast' (this command has none)"),
-        (["break", "how=preempt"], 85, "toy break: error: saved at step 3"),
+        (["break", "how=preempt"], 85, "toy break: stopped: saved at step 3"),
         (["break", "how=interrupt"], 130, "toy break: interrupted"),
         (["break", "how=missing"], 5, "No module named 'no_such_simulator' (`toy doctor` lists what is missing)"),
         (["break", "how=disk"], 5, "[Errno 28] No space left on device: 'runs/a'"),

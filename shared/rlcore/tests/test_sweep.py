@@ -196,7 +196,7 @@ def test_a_stopped_sweep_saves_its_jobs_and_the_same_command_continues(place, nu
     os.killpg(child.pid, number)  # as a terminal does: to the whole process group
     _, said = child.communicate(timeout=60)
     assert child.returncode == code
-    assert said == "toy sweep run: error: stopped with 3 of 6 jobs finished; the same command continues\n"
+    assert said == "toy sweep run: stopped: 3 of 6 jobs finished; the same command continues\n"
     for seed, pid in enumerate(pids):
         assert Path(f"experiments/s-modewait-seed{seed}/signals").read_text() == "SIGTERM\n"  # one, and only one
         assert not Path(f"/proc/{pid}").exists()

@@ -184,7 +184,7 @@ def _run_local(jobs: Sequence[Job], folder: Path, workers: int, retries: int) ->
                 if stops and not children:
                     done = sum(code == 0 for code in codes.values())
                     stopped = Interrupted if stops[0] == signal.SIGINT else Preempted
-                    raise stopped(f"stopped with {done} of {len(jobs)} jobs finished; the same command continues")
+                    raise stopped(f"{done} of {len(jobs)} jobs finished; the same command continues")
                 time.sleep(0.05)
         finally:
             for _, child in children.values():  # there are none, unless something above broke
