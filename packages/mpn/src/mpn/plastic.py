@@ -41,13 +41,10 @@ def mpn_step(
     lam: float,
     activation: Activation = torch.tanh,
     m_clip: float | None = None,
-    u: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step. x (B, I), M_T (B, I, H), W (H, I), b (H) or None -> h (B, H), M_T. u (B, H) is W x + b if known."""
-    u = F.linear(x, W, b) if u is None else u
-    h = activation(torch.baddbmm(u.unsqueeze(1), x.unsqueeze(1), M_T * W.t()))  # (B, 1, H)
-    M_T = torch.baddbmm(M_T, x.unsqueeze(2), h, beta=lam, alpha=eta)
-    return h.squeeze(1), M_T if m_clip is None else M_T.clamp(-m_clip, m_clip)
+    """One step. x (B, I), M_T (B, I, H), W (H, I), b (H) or None -> h (B, H), the next M_T (B, I, H)."""
+    h, M_T = mpn_sequence(x.unsqueeze(0), None, M_T, W, b, eta, lam, activation, m_clip)
+    return h.squeeze(0), M_T
 
 
 def mpn_sequence(
@@ -65,19 +62,21 @@ def mpn_sequence(
 
     is_init[t] empties M before input t. The slow part W x + b is one matrix product for all T; nothing is approximated.
     """
-    u = F.linear(x, W, b)
-    W = W.t().contiguous().t()  # same matrix, laid out so that W.t(), used in every step, is contiguous
+    u, W_T = F.linear(x, W, b), W.t().contiguous()
     resets = [False] * len(x)
     if is_init is not None:  # looking at the flags would stall a GPU: there, every step is masked
         resets = is_init.any(1).tolist() if is_init.device.type == "cpu" else [True] * len(x)
-    hidden = []
-    # unbind, not indexing: the gradient of one x[t] is a whole (T, B, I) tensor
-    for t, (x_t, u_t) in enumerate(zip(x.unbind(0), u.unbind(0))):
+    hidden = [u.new_empty(u.shape[1], 0, u.shape[2])]
+    # unbind, not indexing: the gradient of one x[t] is a whole (T, B, I) tensor. Shaped once, not in every step
+    steps = zip(x.unsqueeze(2).unbind(0), x.unsqueeze(3).unbind(0), u.unsqueeze(2).unbind(0))
+    for t, (row, column, u_t) in enumerate(steps):  # (B, 1, I), (B, I, 1), (B, 1, H)
         if is_init is not None and resets[t]:
             M_T = M_T.masked_fill(is_init[t, :, None, None], 0.0)
-        h, M_T = mpn_step(x_t, M_T, W, b, eta, lam, activation, m_clip, u_t)
+        h = activation(torch.baddbmm(u_t, row, M_T * W_T))
+        M_T = torch.baddbmm(M_T, column, h, beta=lam, alpha=eta)
+        M_T = M_T if m_clip is None else M_T.clamp(-m_clip, m_clip)
         hidden.append(h)
-    return torch.stack(hidden) if hidden else u, M_T
+    return torch.cat(hidden, 1).transpose(0, 1), M_T
 
 
 class MPNLayer(nn.Module):
