@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,7 @@ def predicted_bytes(
 ) -> int:
     """Memory of a `ReplayBuffer` with these arguments, batches apart, before there is one."""
     slots = capacity // num_envs
-    row = sum(math.prod(field.shape) * (1 if field.dtype == "uint8" else 4) for field in fields.values())
+    row = sum(int(np.prod(field.shape)) * (1 if field.dtype == "uint8" else 4) for field in fields.values())
     return num_envs * (slots + window - 1) * row + within_episode * 8 * (num_envs * slots + slots + num_envs)
 
 
@@ -83,7 +82,7 @@ class ReplayBuffer:
         self._place: dict[str, tuple[int, slice]] = {}  # field -> index into _data, columns
         pixels = sorted(name for name in fields if fields[name].dtype == "uint8")  # sorted: dict order must not matter
         for store, names in enumerate([sorted(fields.keys() - set(pixels)), *([name] for name in pixels)]):
-            ends = np.cumsum([0, *(math.prod(fields[name].shape) for name in names)]).tolist()
+            ends = np.cumsum([0, *(int(np.prod(fields[name].shape)) for name in names)]).tolist()
             dtype = torch.uint8 if store else torch.float32
             data = torch.zeros(num_envs, self._rows, ends[-1], dtype=dtype, device=self.device)
             stage = torch.zeros(num_envs, ends[-1], dtype=dtype)
@@ -160,17 +159,19 @@ class ReplayBuffer:
         """Row numbers env * rows + slot of valid starts, uniform, (B,)."""
         by_episode = self.within_episode and length > 1
         assert not by_episode or (length, stride) == (self.window, 1), "within_episode draws whole windows, stride 1"
-        first = self.cursor if self.total > self.slots else 0
+        first = self.cursor if self.total > self.slots and length > 1 else 0  # single steps: any slot will do
         last = first + min(self.total, self.slots) - length  # may lie behind the ring's end
         each = max(0, min(last, self.slots - 1) // stride - (first - 1) // stride)  # valid starts an env
         each += max(0, (last - self.slots) // stride + 1)
         count = self._head - self._tail if by_episode else each * self.num_envs
         if not count:
             raise UsageError(f"replay holds no window of {length} steps yet: collect more steps before learning")
-        pick = self.rng.integers(count, size=batch)
+        pick: np.ndarray[Any, np.dtype[np.int64]] = self.rng.integers(count, size=batch)
         if by_episode:
             return self._starts.take(pick + self._tail, mode="wrap")
-        env, pick = np.divmod(pick, each) if self.num_envs > 1 else (np.int64(0), pick)
+        if stride == self.num_envs == 1 and first == 0:
+            return pick
+        env, pick = pick // each, pick % each
         return (pick - -first // stride) % -(-self.slots // stride) * stride + env * self._rows
 
     def _gather(self, rows: np.ndarray, lead: tuple[int, ...]) -> dict[str, Tensor]:
