@@ -19,6 +19,7 @@ COLOURS = (  # light and dark, in the order of METHODS
     ("#2563eb", "#6ea8fe"), ("#0891b2", "#4dd0e1"), ("#7c3aed", "#b794f6"), ("#64748b", "#9aa7b8"),
     ("#a16207", "#facc15"), ("#15803d", "#5fd38a"), ("#be185d", "#f472b6"), ("#c2410c", "#fb923c"),
 )  # fmt: skip
+VERDICTS = {"holds": "good", "reached": "good", "does not hold": "bad", "not reached": "bad"}
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c2430; --soft: #5b6675; --line: #dfe4ea; --zebra: #f6f8fa;
   --good: #15803d; --bad: #b91c1c; LIGHT }
@@ -73,7 +74,8 @@ def to_html(report: reports.Report) -> str:
         judged = [reports.claim_cells(claim) for claim in report["claims"]]
         body += ["<h2>Claims</h2>", table(reports.CLAIM_HEADERS, judged, kind="left")]
     for micro in report["micro"]:
-        body += [f"<h2>{escape(micro['title'])}</h2>", table(*reports.micro_table(micro))]
+        body += [f"<h2>{escape(micro['title'])}</h2>", f'<p class="soft">{escape(reports.micro_note(micro))}</p>']
+        body += [table(*reports.micro_table(micro))]
     if failed := reports.failures(report):
         body += ["<h2>Failed</h2>", "<ul>", *(f'<li class="bad">{escape(line)}</li>' for line in failed), "</ul>"]
     body += ["<h2>How it was made</h2>", table((), reports.facts(report), kind="left")]
@@ -103,9 +105,9 @@ def table(headers: Iterable[str], rows: Iterable[Iterable[str]], methods: Iterab
     lines = []
     for row, method in itertools.zip_longest(rows, methods):
         key = f'<i class="key" style="{colour(method)}"></i>' if method else ""
-        marks = {"holds": ' class="good"', "does not hold": ' class="bad"'}
-        texts = [f"<td{marks.get(text, '')}>{key * (i == 0)}{escape(text)}</td>" for i, text in enumerate(row)]
-        lines.append(f"<tr>{''.join(texts)}</tr>")
+        cells = [f'<td class="{VERDICTS.get(text, "")}">{escape(text)}</td>' for text in row]
+        cells[0] = cells[0].replace(">", f">{key}", 1)
+        lines.append(f"<tr>{''.join(cells)}</tr>")
     thead = f"<thead><tr>{head}</tr></thead>" if head else ""
     return f'<div class="wide {kind}"><table>{thead}<tbody>{"".join(lines)}</tbody></table></div>'
 

@@ -307,7 +307,7 @@ def to_markdown(report: Report) -> str:
     if report["claims"]:
         lines += ["## Claims", "", *markdown_table(CLAIM_HEADERS, map(claim_cells, report["claims"]))]
     for micro in report["micro"]:
-        lines += [f"## {micro['title']}", "", *markdown_table(*micro_table(micro))]
+        lines += [f"## {micro['title']}", "", *markdown_table(*micro_table(micro)), micro_note(micro), ""]
     if failed := failures(report):
         lines += ["## Failed", "", *(f"- {line}" for line in failed), ""]
     lines += ["## How it was made", "", *(f"- {name}: {value}" for name, value in facts(report)), ""]
@@ -322,8 +322,24 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
 
 
 def micro_table(micro: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headers and rows of a micro-benchmark's record."""
-    return (), []
+    """Headers and rows of a record of benchmarks.micro."""
+    headers = ("what", "ours", "peer", "peer / ours [quartiles]", "bar", "verdict")
+    rows: list[tuple[str, ...]] = []
+    for row in micro["rows"]:
+        ratio = f"{short(row['ratio'])} [{', '.join(map(short, row['quartiles']))}]"
+        costs = (duration(row["ours_us"]), f"{duration(row['peer_us'])} ({row['peer']})")
+        rows.append((row["name"], *costs, ratio, f"{row['bar']:g}", "reached" if row["reached"] else "not reached"))
+    return headers, rows
+
+
+def micro_note(micro: dict[str, Any]) -> str:
+    """Where and how a record was measured."""
+    unit = "; ".join(dict.fromkeys(row["unit"] for row in micro["rows"]))
+    return f"{unit}; {micro['protocol']}; {micro['machine']['cpu']}, {micro['date']}."
+
+
+def duration(microseconds: float) -> str:
+    return f"{short(microseconds)} µs" if microseconds < 1000 else f"{short(microseconds / 1000)} ms"
 
 
 def to_json(report: Report) -> str:

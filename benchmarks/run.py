@@ -103,6 +103,7 @@ def start(results: Path, job: Job, phase: str, lock: int) -> Child:
     argv = job.train if phase == "train" else job.evaluate
     program = [argv[0]] if "/" in argv[0] else [sys.executable, "-m", argv[0]]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TERM": "dumb"}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it each start would compile torch's sources again: 4 s
     with open(results / "logs" / f"{job.name}.log", "ab") as log:
         log.write(f"$ {shlex.join(argv)}\n".encode())
         log.flush()
@@ -142,11 +143,10 @@ def reap(results: Path, child: Child) -> int | None:
     costs = read_json(path)
     old = costs.get(child.phase, {})
     unit = 1 if sys.platform == "darwin" else 1024
+    spent = {"attempts": 1, "wall_s": time.monotonic() - child.started, "cpu_s": usage.ru_utime + usage.ru_stime}
     costs[child.phase] = {
         "exit": code,
-        "attempts": old.get("attempts", 0) + 1,
-        "wall_s": round(old.get("wall_s", 0) + time.monotonic() - child.started, 2),
-        "cpu_s": round(old.get("cpu_s", 0) + usage.ru_utime + usage.ru_stime, 2),
+        **{key: round(old.get(key, 0) + value, 2) for key, value in spent.items()},
         "peak_mib": round(max(old.get("peak_mib", 0), usage.ru_maxrss * unit / 2**20), 1),
     }
     costs["error"] = "" if code == 0 or code in STOPPED else last_line(results / "logs" / f"{child.job.name}.log")

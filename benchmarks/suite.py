@@ -143,7 +143,7 @@ TIERS = {
     "quick": Tier(
         "all finished methods beside their peer, in under 10 minutes on 2 cores",
         (
-            Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=50_000, eval_every=5_000),
+            Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=80_000, eval_every=5_000),
             Group("tmaze", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=25_000, eval_every=2_500),
         ),
         seeds=(0, 1, 2),
