@@ -58,7 +58,7 @@ def test_an_update_equals_the_plain_one(core: str):
     agent = Agent(replace(CFG, core=core), 4, 2, CPU)
     data = batch()
     expected = plain_update(agent, data)
-    agent.update(data, progress=0.0)
+    agent.update(data, None, progress=0.0)
     for name, value in agent.nets.online.named_parameters():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
@@ -68,7 +68,7 @@ def test_gradients_flow_through_the_memory_but_not_through_the_burn_in():
     data = batch()
     data["is_init"][:] = False
     data["obs"].requires_grad_(True)
-    agent.update(data, progress=0.0)
+    agent.update(data, None, progress=0.0)
     seen = data["obs"].grad.abs().sum((1, 2))
     assert (seen[: CFG.burn_in] == 0).all()
     assert (seen[CFG.burn_in : -1] > 0).all()
@@ -77,20 +77,20 @@ def test_gradients_flow_through_the_memory_but_not_through_the_burn_in():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_bad_batch_changes_nothing_and_is_counted(bad: float):
     agent = Agent(CFG, 4, 2, CPU)
-    agent.update(batch(1), progress=0.0)
+    agent.update(batch(1), None, progress=0.0)
     before = {k: v.clone() for k, v in agent.nets.online.state_dict().items()}
     moments = copy.deepcopy(agent.optimizer.state_dict()["state"])
     data = batch(2)
     data["reward"][4, 1] = bad
     data["terminated"][4, 1], data["truncated"][4, 1] = False, False
     for _ in range(3):
-        agent.update(data, progress=0.0)
+        agent.update(data, None, progress=0.0)
     assert int(agent.bad_in_a_row) == int(agent.skipped) == 3
     for name, value in agent.nets.online.state_dict().items():
         assert torch.equal(value, before[name]), name
     after = agent.optimizer.state_dict()["state"]
     assert all(torch.equal(after[i]["exp_avg"], moments[i]["exp_avg"]) for i in moments)
-    agent.update(batch(3), progress=0.0)
+    agent.update(batch(3), None, progress=0.0)
     assert int(agent.bad_in_a_row) == 0
     assert int(agent.skipped) == 3
     assert not torch.equal(agent.nets.online.q_head.weight, before["q_head.weight"])
@@ -103,7 +103,7 @@ def test_a_restored_agent_has_the_same_future(core: str):
     rng = np.random.default_rng(0)
     for k in range(3):
         first.act(rng.normal(size=(3, 4)).astype(np.float32), 0.3)
-        first.update(batch(k), progress=0.1)
+        first.update(batch(k), None, progress=0.1)
     from rlcore.checkpoint import portable
 
     second.load_state_dict(copy.deepcopy(portable(first.state_dict())))
@@ -113,7 +113,7 @@ def test_a_restored_agent_has_the_same_future(core: str):
         done = np.array([k == 2, False, k == 1])
         first.forget(done)
         second.forget(done)
-        losses = [agent.update(batch(10 + k), progress=0.2)["loss"] for agent in (first, second)]
+        losses = [agent.update(batch(10 + k), None, progress=0.2)["loss"] for agent in (first, second)]
         assert torch.equal(*losses)
     for a, b in zip(first.nets.parameters(), second.nets.parameters()):
         assert torch.equal(a, b)
@@ -144,7 +144,7 @@ def test_the_learning_rate_falls_in_a_straight_line():
     agent = Agent(replace(CFG, lr=1e-3, lr_end=1e-4), 4, 2, CPU)
     rates: list[Any] = []
     for progress in (0.0, 0.5, 1.0, 1.5):
-        agent.update(batch(), progress)
+        agent.update(batch(), None, progress)
         rates.append(agent.optimizer.param_groups[0]["lr"])
     np.testing.assert_allclose(rates, [1e-3, 5.5e-4, 1e-4, 1e-4])
 

@@ -57,17 +57,19 @@ class Agent:
         if done.any():
             self.memory = self.policy.reset(self.memory, done)
 
-    def update(self, batch: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
+    def update(self, batch: Mapping[str, Tensor], start: State | None, progress: float) -> dict[str, Tensor]:
         """One gradient step on windows (K + L + 1, B, ...): burn-in without gradient, then L steps learnt from.
 
         A batch whose loss or gradient is not finite is skipped and counted. Nothing here waits for the device.
 
-        Args: progress: share of the run that is done, in [0, 1], for the learning rate.
+        Args:
+            start: the memory (B, ...) before the first row, None if empty.
+            progress: share of the run that is done, in [0, 1], for the learning rate.
         """
         cfg, nets, k = self.cfg, self.nets, self.cfg.burn_in
         obs, is_init = batch["obs"], batch["is_init"]
         with torch.no_grad():
-            online_state = target_state = nets.online.init_state(obs.shape[1])
+            online_state = target_state = nets.online.init_state(obs.shape[1]) if start is None else start
             if k > 0:
                 _, online_state = nets.online.sequence(obs[:k], is_init[:k], online_state)
                 _, target_state = nets.target.sequence(obs[:k], is_init[:k], target_state)

@@ -84,6 +84,9 @@ class TrainConfig(RunConfig):
     batch_size: Annotated[int, tyro.conf.arg(aliases=("--sequence-batch-size",))] = 32  # Sequences an update.
     sequence_length: int = 16  # Steps of a sequence that are learnt from.
     burn_in: int = 8  # Steps before them that only warm the memory up.
+    store_state_every: int | None = (
+        None  # Keep the memory before every so many steps, where replayed windows begin; 0: they begin empty.
+    )
     buffer_size: int = 100_000  # Transitions kept.
     learning_starts: int = 1_000  # Env steps before the first update.
     train_freq: int = 16  # Env steps for each update.
@@ -126,14 +129,22 @@ class TrainConfig(RunConfig):
             raise UsageError(f"num_episodes: must be at least 1, got {self.num_episodes}")
         if self.burn_in < 0 or self.learning_starts < 0:
             raise UsageError("burn_in, learning_starts: must not be negative")
-        if self.buffer_size < self.num_envs * self.window:
-            need = self.num_envs * self.window
+        if self.store_state_every is not None and not 0 <= self.store_state_every < 2**20:
+            raise UsageError(f"store_state_every: must be at least 0, got {self.store_state_every}")
+        need = self.num_envs * (self.window + max(self.resolved_store_state, 1))
+        if self.buffer_size < need:
             raise UsageError(f"buffer_size: {self.num_envs} envs x windows of {self.window} steps need at least {need}")
 
     @property
     def window(self) -> int:
         """Rows of a replayed window: burn-in, training steps, and the one to bootstrap from."""
         return self.burn_in + self.sequence_length + 1
+
+    @property
+    def resolved_store_state(self) -> int:
+        """Steps between stored memories; 0 for none: the frozen core has nothing to remember."""
+        every = self.sequence_length if self.store_state_every is None else self.store_state_every
+        return 0 if self.core == "mpn-frozen" else every
 
     @property
     def resolved_input_map(self) -> str:

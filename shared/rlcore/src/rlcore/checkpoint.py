@@ -14,6 +14,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from io import BufferedRandom
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,8 +66,12 @@ def nonfinite(value: Any, name: str) -> str | None:
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` to `path` atomically and durably, with the checksum of its bytes in it."""
 
-    def write(file: IO[bytes]) -> None:
-        torch.save({"format": FORMAT, **portable(state)}, file)
+    def write(file: BufferedRandom) -> None:
+        told = _Telling(file)
+        try:
+            torch.save({"format": FORMAT, **portable(state)}, told)  # type: ignore[arg-type]
+        except RuntimeError:
+            raise told.error or RuntimeError(f"torch could not write {path}") from None
         file.seek(-2, os.SEEK_END)  # the length of the archive comment is a zip file's last field
         file.write(_COMMENT_BYTES.to_bytes(2, "little"))
         file.seek(0)
@@ -75,6 +80,24 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         file.write(_MARK + digest.encode())
 
     files.write_atomic(path, write)
+
+
+class _Telling:
+    """A file that remembers why a write failed: torch turns any reason into a RuntimeError about positions."""
+
+    def __init__(self, file: BufferedRandom) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rlcore.errors import DataError, EnvironmentProblem, UsageError
 
@@ -26,7 +27,7 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_atomic(path: Path, write: Callable[[BufferedRandom], Any]) -> None:
     """Call `write(file)` on a temporary neighbour of `path`, then rename it. The old file survives any failure."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
@@ -36,7 +37,9 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         fsync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # write and fsync do not say
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise

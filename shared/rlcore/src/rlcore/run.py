@@ -264,6 +264,7 @@ class Run:
         if any(self.checkpoints.folder.glob("*.bad")):
             raise DataError(f"no checkpoint in {self.checkpoints.folder} can be used; start anew with --overwrite")
         self.record.cut(0)
+        seeding.seed_globals(self.cfg.seed)
         return 0
 
     def _load(self, state: Mapping[str, Any], parts: Mapping[str, Any]) -> None:

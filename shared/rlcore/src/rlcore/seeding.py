@@ -56,8 +56,17 @@ def set_numpy_state(rng: np.random.Generator, state: dict[str, Any]) -> None:
     rng.bit_generator.state = {**state, "state": {k: int(v) for k, v in state["state"].items()}}
 
 
+def seed_globals(seed: int) -> None:
+    """Seed the global generators, for environments that draw from them; ours never do."""
+    import torch
+
+    random.seed(derive(seed, "python"))
+    np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002
+    torch.manual_seed(derive(seed, "torch"))
+
+
 def global_state() -> dict[str, Any]:
-    """The global generators of python, numpy and torch. Ours never draw from them; a user's environment may."""
+    """The states of the global generators of python, numpy and torch."""
     import torch
 
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002

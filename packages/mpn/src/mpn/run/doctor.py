@@ -7,12 +7,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from mpn.config import DoctorConfig, TrainConfig
-from mpn.envs import make
-from mpn.losses import burn_in_length
-from mpn.model import InputMap
 from rlcore.doctor import Check, check, report
 from rlcore.errors import QuintetError
 
@@ -46,6 +42,12 @@ def overlap(inputs: Array, is_init: Array) -> float:
 
 def memory_check(cfg: DoctorConfig) -> Check:
     """Roll random episodes, and say what they mean for a plastic layer."""
+    import torch  # here, so that a broken torch is a finding of the doctor's and not its death
+
+    from mpn.envs import make
+    from mpn.losses import burn_in_length
+    from mpn.model import InputMap
+
     input_map: str = cfg.input_map
     if input_map == "auto":
         input_map = TrainConfig(env=cfg.env or "").resolved_input_map

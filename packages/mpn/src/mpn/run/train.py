@@ -12,9 +12,9 @@ import torch
 from mpn.agent import Agent
 from mpn.config import MAY_CHANGE, TrainConfig
 from mpn.envs import make
+from mpn.replay import SequenceReplay
 from mpn.run.history import History
 from rlcore import device
-from rlcore.buffer import Field, ReplayBuffer
 from rlcore.evaluate import evaluate
 from rlcore.nets import count_parameters
 from rlcore.run import Run
@@ -42,7 +42,7 @@ def train(cfg: TrainConfig) -> Path:
     with Run.open(
         cfg, program="mpn", total=cfg.total_steps, stride=cfg.num_envs, links=LINKS, may_change=MAY_CHANGE, facts=facts
     ) as run:
-        buffer = make_buffer(cfg, agent, run.numpy_generator("replay"), where)
+        buffer = make_replay(cfg, agent, run.numpy_generator("replay"))
         stats, history, watch = EpisodeStats(cfg.num_envs), History(run.folder), Watch(cfg.num_envs)
         parts = {
             "agent": agent, "envs": envs, "buffer": buffer if cfg.save_replay else None, "stats": stats,
@@ -55,6 +55,7 @@ def train(cfg: TrainConfig) -> Path:
         while run.going(step) and not history.complete(cfg.num_episodes):
             epsilon = agent.epsilon(step, history.episodes)
             with run.phase("act"):
+                buffer.remember(agent.memory)
                 action = agent.act(obs, epsilon)
             with run.phase("env"):
                 moved = envs.step(action)
@@ -71,8 +72,7 @@ def train(cfg: TrainConfig) -> Path:
             if step - filled_from > cfg.learning_starts:
                 with run.phase("learn"):
                     for _ in range(step // cfg.train_freq - (step - cfg.num_envs) // cfg.train_freq):
-                        batch = buffer.sample_windows(cfg.batch_size, cfg.window)
-                        run.meters.add(agent.update(batch, step / cfg.total_steps))
+                        run.meters.add(agent.update(*buffer.sample(cfg.batch_size), step / cfg.total_steps))
             if run.due("log", step):
                 watch.check(run, step, agent, buffer)
                 run.train_row(step, agent.updates, **history.row(run.meters), **agent_row(agent, epsilon))
@@ -90,13 +90,10 @@ def train(cfg: TrainConfig) -> Path:
     return folder
 
 
-def make_buffer(cfg: TrainConfig, agent: Agent, rng: np.random.Generator, where: torch.device) -> ReplayBuffer:
-    """Replay for windows that may span episodes: the memory is reset inside them by is_init."""
-    fields = {
-        "obs": Field((agent.nets.online.obs_dim,)), "action": Field((), "int64"), "reward": Field(),
-        "terminated": Field((), "bool"), "truncated": Field((), "bool"), "is_init": Field((), "bool"),
-    }  # fmt: skip
-    return ReplayBuffer(fields, cfg.buffer_size, cfg.num_envs, window=cfg.window, device=where, rng=rng)
+def make_replay(cfg: TrainConfig, agent: Agent, rng: np.random.Generator) -> SequenceReplay:
+    """Replay memory for this agent."""
+    net = agent.nets.online
+    return SequenceReplay(cfg, net.obs_dim, net.init_state(1), rng, agent.device)
 
 
 def evaluate_now(run: Run, step: int, agent: Agent, cfg: TrainConfig) -> float:
@@ -137,7 +134,7 @@ class Watch:
         self._obs += moved.obs.sum(1)
         self._reward += moved.reward
 
-    def check(self, run: Run, step: int, agent: Agent, buffer: ReplayBuffer) -> None:
+    def check(self, run: Run, step: int, agent: Agent, buffer: SequenceReplay) -> None:
         """Raise NumericalError, naming the tensor, after writing what may explain it."""
         for what, total in (("observation", self._obs), ("reward", self._reward)):
             bad = np.flatnonzero(~np.isfinite(total))
@@ -158,9 +155,9 @@ class Watch:
             )
             run.diverged(step, f"{what} use --activation tanh or --m-clip; the memory", self._dump(agent, buffer))
 
-    def _dump(self, agent: Agent, buffer: ReplayBuffer) -> Mapping[str, Any]:
-        batch = buffer.sample_windows(agent.cfg.batch_size, agent.cfg.window) if len(buffer) else {}
-        return {"agent": agent.state_dict(), "batch": dict(batch)}
+    def _dump(self, agent: Agent, buffer: SequenceReplay) -> Mapping[str, Any]:
+        batch = buffer.sample(agent.cfg.batch_size)[0] if len(buffer.steps) >= agent.cfg.window else {}
+        return {"agent": agent.state_dict(), "batch": batch}
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_init": self.is_init, "obs": self._obs, "reward": self._reward}

@@ -1,0 +1,90 @@
+"""Let every write, fsync and rename of a training run fail once, one run each: R4 of docs/reliability.md.
+
+Started by its test with LD_PRELOAD=failio.so. Prints a JSON report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import io
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpn.cli import main as mpn
+from rlcore import checkpoint
+
+OPTIONS = """train --preset debug --name run --total-steps 240 --save-every 120 --eval-every 120 --log-every 120 --quiet
+    --learning-starts 40 --batch-size 4 --eval-episodes 1 --max-episode-steps 30 --seed 1""".split()
+SHIM = ctypes.CDLL(None)
+SHIM.failio_last.restype = ctypes.c_char_p
+
+
+def train(root: Path, *options: str, fail: int = 0, error: int = errno.ENOSPC) -> tuple[int, str]:
+    """One run with the `fail`-th call failing; exit code and what was said."""
+    said = io.StringIO()
+    SHIM.failio_arm(fail, error, str(root).encode())
+    try:
+        with contextlib.redirect_stderr(said):
+            code = mpn([*OPTIONS, "--dir", str(root), *options])
+    finally:
+        calls = SHIM.failio_count()
+        SHIM.failio_arm(0, 0, b"")
+    train.calls = calls  # type: ignore[attr-defined]
+    return code, said.getvalue()
+
+
+def sound(root: Path) -> int:
+    """Every checkpoint under a final name loads; returns how many there are. No half-written one has such a name."""
+    paths = sorted((root / "run" / "checkpoints").glob("step_*.pt"))
+    for path in paths:
+        checkpoint.load(path)
+    return len(paths)
+
+
+def weights(root: Path) -> torch.Tensor:
+    state = checkpoint.load(root / "run" / "checkpoints" / "final.pt")["parts"]["agent"]["online"]
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    stride = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        assert train(root)[0] == 0
+        total, expected = train.calls, weights(root)  # type: ignore[attr-defined]
+        report: dict[str, Any] = {"calls": total, "stopped": 0, "harmless": 0, "continued": 0}
+        for n in range(1, total + 1, stride):
+            shutil.rmtree(root / "run")
+            code, said = train(root, fail=n)
+            last = SHIM.failio_last().decode()
+            lines = [line for line in said.splitlines() if "error" in line]
+            assert code in (0, 5), (n, last, code, said)
+            if code == 5:  # one line that names the path's run and the cause
+                assert len(lines) == 1, (last, said)
+                assert "No space left on device" in lines[0], (last, said)
+                assert str(root) in lines[0], (last, said)
+            report["stopped" if code else "harmless"] += 1
+            before = sound(root)
+            assert train(root)[0] == 0, (last, "could not go on")
+            assert sound(root) >= before
+            assert torch.equal(weights(root), expected), (last, "the resumed run ended elsewhere")
+            assert not list((root / "run").rglob(".tmp-*")), (last, "left-overs")
+            shutil.rmtree(root / "run")
+            code, said = train(root, "--on-save-error", "continue", fail=n)
+            assert code in (0, 5), (last, said)  # 5 only while the run's own folder is being made
+            report["continued"] += code == 0
+            sound(root)
+        print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The documentation is true: its commands and Python blocks run, its names and links exist, its tables are current.
+
+    ```sh        every line is run in order, in a folder of the page's own (see `run_line` for what "run" means)
+    ```python    is executed there
+    any block whose first line is `# name.ext` is first written to that file
+
+Blocks without a language, or with `text`, are not looked at.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpn.cli
+from rlcore.errors import QuintetError
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*/*/README.md"))]
+MEMBERS = {p.parent.name: p.parent.relative_to(ROOT) for p in ROOT.glob("*/*/pyproject.toml")}
+
+# Literal replacements that make what is written short. Applied to every line and every written file.
+SHORTER = {
+    "mpn train": "mpn train --preset debug",
+    "main.py train": "main.py train --preset debug",
+    "--preset tmaze": "--preset debug",
+    "--total-steps 200000": "--total-steps 960",
+    "total-steps = 20_000": "",
+    "python -m benchmarks --readme": "python -m benchmarks --list",  # would rewrite the README under test
+    "python -m benchmarks --tier": "python -m benchmarks --list --tier",
+    "python -m benchmarks.micro": "python -m benchmarks.micro --help",
+    "python -m pytest": "python -m pytest --collect-only -q",
+    "python docs/options.py": "python -m py_compile docs/options.py",  # would rewrite docs/mpn.md
+    "faults/interrupt.py": "faults/interrupt.py --help",
+}
+HARMLESS = {"source .venv/bin/activate"}  # the product's own Python is what runs this test
+# The forms that tests/test_install.py and the lock files stand for: only files and folders of this checkout.
+WHEELS = re.compile(r"pip install((?: dist/\w+-1\.0\.0-py3-none-any\.whl)+)")
+FOLDERS = re.compile(r"(?:uv )?pip install((?: '?\./\w+/\w+(?:\[[\w,-]+\])?'?)+)")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of the fenced blocks of a page, in order."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shorter(text: str) -> str:
+    for long, short in SHORTER.items():
+        text = text.replace(long, short)
+    return text
+
+
+def lines(text: str) -> list[str]:
+    """Commands of a sh block, without comments; a backslash joins two lines."""
+    joined = (shlex.join(shlex.split(line, comments=True)) for line in text.replace("\\\n", " ").splitlines())
+    return [line for line in joined if line]
+
+
+def run_line(line: str, folder: Path) -> None:
+    """Run one documented command in `folder`; AssertionError where it does not exist or fails."""
+    words = shlex.split(shorter(line))
+    if line in HARMLESS:
+        return
+    if "pip" in words[:2]:
+        check_install(line)
+    elif words[0] == "make":
+        targets = [word for word in words[1:] if "=" not in word]
+        assert targets, line
+        done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    elif words[0] == "mpn":
+        run_mpn(words)
+    else:
+        assert words[0] == "python", f"{line}: this test does not know how to run that"
+        own = words[1] == "main.py" or words[2] == "mpn"  # the others belong to the checkout
+        command = [sys.executable, *words[1:]]
+        done = subprocess.run(command, cwd=folder if own else ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def run_mpn(words: list[str]) -> None:
+    """In this process, because importing torch takes longer than all the rest."""
+    before, sys.argv = sys.argv, words
+    try:
+        assert mpn.cli.main(words[1:]) == 0, shlex.join(words)
+    finally:
+        sys.argv = before
+
+
+def check_install(line: str) -> None:
+    """An install line takes only what lies in the checkout, and all that it needs; it never asks a registry by name."""
+    plain = line.replace("'", "")
+    wheels, folders = WHEELS.fullmatch(plain), FOLDERS.fullmatch(plain)
+    assert wheels or folders, f"{line}: not one of the forms that are known to work"
+    if wheels:
+        names = [Path(path).name.split("-")[0] for path in wheels[1].split()]
+    else:
+        parts = [re.fullmatch(r"\./([^\[]+)(?:\[(.*)\])?", path) for path in folders[1].split()]  # type: ignore[index]
+        names = [Path(part[1]).name for part in parts if part]
+        for name, part in zip(names, parts):
+            project = (ROOT / part[1] / "pyproject.toml").read_text()  # type: ignore[index]
+            assert all(re.search(rf"^{extra} = \[", project, re.M) for extra in (part[2] or "").split(",") if extra)
+    assert set(names) <= MEMBERS.keys(), line
+    assert plain.startswith("uv ") or "rlcore" in names, f"{line}: plain pip does not find rlcore by itself"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("main.py", "mpn_dqn.py"):  # the files that lie beside the package
+        (tmp_path / name).write_text((ROOT / "packages/mpn" / name).read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def follow(page: Path, folder: Path) -> None:
+    """Do what a reader would do who types in the whole page."""
+    space: dict[str, object] = {"__name__": "page"}
+    for language, text in blocks(page):
+        if named := re.match(r"# ([\w-]+\.\w+)\n", text):
+            (folder / named[1]).write_text(shorter(text))
+        if language == "python":
+            exec(compile(text, f"{page.name}, a python block", "exec"), space)
+        for line in lines(text) if language == "sh" else ():
+            run_line(line, folder)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_the_page_says_works(page: Path, folder: Path):
+    follow(page, folder)
+
+
+WRONG = ["mpn fly", "mpn train --no-such-option 1", "mpn eval --name nobody", "python -m mpn fly", "make no-such-target",
+         "pip install mpn", "pip install ./packages/mpn", "uv pip install ./packages/nobody", "frobnicate",
+         "uv pip install './packages/mpn[nothing]'"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_line_that_does_not_work_is_noticed(line: str, folder: Path):
+    with pytest.raises((AssertionError, OSError)):
+        run_line(line, folder)
+
+
+def test_the_glossary_names_every_key(folder: Path):
+    run_line("mpn train --env mpn/TMaze-v0 --name keys", folder)
+    run_line("mpn eval --name keys", folder)
+    run = folder / "experiments/keys"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    keys = {key for row in rows for key in row} | json.loads((run / "eval.json").read_text()).keys()
+    keys |= json.loads((run / "training_history.json").read_text()).keys()
+    page = (ROOT / "docs/mpn.md").read_text()
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
+def test_every_page_exists_that_is_linked_to():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_every_name_in_the_code_exists():
+    """`mpn.plastic.mpn_sequence` is a function there; `tests/x.py::test_y` is a test there; files are files."""
+    for page in PAGES:
+        for name in re.findall(r"`((?:mpn|rlcore|benchmarks)(?:\.\w+)+)(?:\(.*?\))?`", page.read_text()):
+            parts, depth = name.split("."), 0
+            for depth in range(len(parts), 0, -1):
+                try:
+                    thing = importlib.import_module(".".join(parts[:depth]))
+                    break
+                except ModuleNotFoundError:
+                    continue
+            for part in parts[depth:]:
+                assert hasattr(thing, part), f"{page.name}: {name}"
+                thing = getattr(thing, part)
+        for path, test in re.findall(r"`((?:\w+/)+[\w.]+\.(?:py|c|json))(?:::(\w+))?", page.read_text()):
+            assert (ROOT / path).is_file(), f"{page.name}: {path}"
+            assert not test or f"def {test}(" in (ROOT / path).read_text(), f"{page.name}: {path}::{test}"
+
+
+def test_generated_tables_are_current():
+    """`python docs/options.py` and `python -m benchmarks --readme` bring them up to date."""
+    sys.path.insert(0, str(ROOT))
+    try:
+        from benchmarks import readme
+
+        specification = importlib.util.spec_from_file_location("options", ROOT / "docs/options.py")
+        options = importlib.util.module_from_spec(specification)  # type: ignore[arg-type]
+        specification.loader.exec_module(options)  # type: ignore[union-attr]
+    finally:
+        sys.path.remove(str(ROOT))
+    assert readme.page(ROOT / "benchmarks/results") == readme.PAGE.read_text()
+    assert options.page() == options.PAGE.read_text()
+    assert readme.BEGIN in readme.PAGE.read_text()
+    assert options.BEGIN in options.PAGE.read_text()
+
+
+def test_exit_codes_are_the_codes():
+    """The table in docs/reliability.md is that of rlcore.errors."""
+    page = (ROOT / "docs/reliability.md").read_text()
+    written = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.M)}
+    assert {error.exit_code for error in QuintetError.__subclasses__()} | {0, 1} <= written
+
+
+def test_no_page_is_empty():
+    assert [page.name for page in PAGES if len(page.read_text()) < 500] == []
+    assert os.path.getsize(ROOT / "README.md") < 20_000
