@@ -26,8 +26,7 @@ def write(path: Path, frames: Iterable[Frame], fps: float = 30) -> None:
     if path.suffix not in writers or fps <= 0:
         raise UsageError(f"{path} at {fps:g} frames a second: expected a .gif or .mp4 and a rate above 0")
     stream = iter(frames)
-    first = next(stream, None)
-    if first is None:
+    if (first := next(stream, None)) is None:
         raise UsageError(f"{path}: a video needs at least one frame")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -40,8 +39,7 @@ def _gif(file: IO[bytes], frames: Iterator[Frame], fps: float) -> None:
     from PIL import Image
 
     images = map(Image.fromarray, frames)
-    milliseconds = max(20, round(100 / fps) * 10)
-    next(images).save(file, "GIF", save_all=True, append_images=images, duration=milliseconds, loop=0)
+    next(images).save(file, "GIF", save_all=True, append_images=images, duration=max(20, round(100 / fps) * 10), loop=0)
 
 
 def _mp4(file: IO[bytes], frames: Iterator[Frame], fps: float) -> None:
