@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,15 +32,9 @@ class EvalResult:
 
     def as_row(self) -> dict[str, float | int]:
         """The numbers of an "eval" row in metrics.jsonl; the standard deviation is the population's."""
-        row: dict[str, float | int] = {
-            "return_mean": float(self.returns.mean()),
-            "return_std": float(self.returns.std()),
-            "return_min": float(self.returns.min()),
-            "return_max": float(self.returns.max()),
-            "return_median": float(np.median(self.returns)),
-            "length_mean": float(self.lengths.mean()),
-            "episodes": len(self.returns),
-        }
+        names = ("mean", "std", "min", "max", "median")
+        row: dict[str, float | int] = {f"return_{name}": float(getattr(np, name)(self.returns)) for name in names}
+        row |= {"length_mean": float(self.lengths.mean()), "episodes": len(self.returns)}
         return row if self.successes is None else {**row, "success_rate": float(self.successes.mean())}
 
 
@@ -49,15 +44,12 @@ def evaluate(policy: Policy, make_envs: Callable[[int, int], VecEnv], episodes: 
     Episode e is episode 0 of env e, so the scores do not depend on how the episodes are grouped. An env whose episode
     has ended is stepped on, unheard, until the others are done: no state is ever reset in the middle.
     """
-    if episodes < 1 or max_envs < 1:
-        raise UsageError(f"cannot evaluate {episodes} episodes, {max_envs} at once: both must be >= 1")
+    if episodes < 1:
+        raise UsageError(f"cannot evaluate {episodes} episodes: expected at least 1")
     parts = []
     for first in range(0, episodes, max_envs):
-        envs = make_envs(min(max_envs, episodes - first), first)
-        try:
+        with contextlib.closing(make_envs(min(max_envs, episodes - first), first)) as envs:
             parts.append(_one_episode_each(policy, envs))
-        finally:
-            envs.close()
     returns, lengths, successes = (np.concatenate(column) for column in zip(*parts))
     return EvalResult(returns, lengths, None if np.isnan(successes).any() else successes.astype(bool))
 
@@ -73,9 +65,8 @@ def _one_episode_each(policy: Policy, envs: VecEnv) -> tuple[Array, Array, Array
         returns += np.where(running, reward, 0.0)
         lengths += running
         ended = running & (terminated | truncated)
-        success = info.get("success", info.get("is_success"))
-        if success is not None:
-            successes[ended] = success[ended]
+        if "success" in info:
+            successes[ended] = info["success"][ended]
         running &= ~ended
     return returns, lengths, successes
 
@@ -99,8 +90,7 @@ def bootstrap_ci(
     With the 3 to 10 runs that are usual it is too narrow: three runs can give no more than 10 distinct samples a task.
     """
     table = np.asarray(scores, np.float64).reshape(len(scores), -1)  # (R, T)
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(table), size=(resamples, *table.shape))
+    rows = np.random.default_rng(seed).integers(len(table), size=(resamples, *table.shape))
     values = [statistic(sample) for sample in table[rows, np.arange(table.shape[1])]]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
