@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlcore import envs, vecworkers
+from rlcore.checkpoint import portable
 from rlcore.errors import EnvironmentProblem, QuintetWarning, UsageError
 from rlcore.seeding import episode_seed
 from rlcore.vecenv import EpisodeStats, VecStep, make_vec
@@ -132,17 +132,12 @@ def test_sync_and_async_agree(opened):
     assert same(*(roll(opened("CartPole-v1", 3, seed=1, backend=b), 80) for b in ("sync", "async")))
 
 
-def as_checkpoint(state):
-    """What a checkpoint gives back: arrays have become tensors."""
-    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
-
-
 @pytest.mark.parametrize("backend", ["sync", "async"])
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", TOY + "Toy"])
 def test_a_snapshot_continues_mid_episode(env_id, backend, opened):
     vec = opened(env_id, 3, seed=9, backend=backend, max_episode_steps=30)
     roll(vec, 41)
-    state, obs = as_checkpoint(vec.state_dict()), vec.current_obs.copy()
+    state, obs = portable(vec.state_dict()), vec.current_obs.copy()
     expected = roll(vec, 60, obs)
     resumed = opened(env_id, 3, seed=9, backend=backend, max_episode_steps=30)
     resumed.load_state_dict(state)
@@ -156,7 +151,7 @@ def test_episodes_too_long_to_replay_begin_afresh(backend, opened, monkeypatch):
     vec = opened(TOY + "Endless", 2, seed=0, backend=backend)
     roll(vec, 6)
     state = vec.state_dict()
-    assert state["actions"].size == 0
+    assert [actions for _, actions in state["snapshots"]] == [None, None]
     with pytest.warns(QuintetWarning, match="2 envs were past step"):
         vec.load_state_dict(state)
     seed = episode_seed(0, 1, 1)
@@ -175,7 +170,7 @@ def test_envpool_resumes_with_the_episodes_that_follow(opened):
     vec = opened("CartPole-v1", 2, seed=3, backend="envpool", max_episode_steps=10)
     first = vec.reset().copy()
     roll(vec, 25, first)
-    state = as_checkpoint(vec.state_dict())
+    state = portable(vec.state_dict())
     starts = []
     for _ in range(2):
         resumed = opened("CartPole-v1", 2, seed=3, backend="envpool", max_episode_steps=10)
@@ -286,7 +281,7 @@ def test_workers_leave_signals_to_the_trainer(opened):
     for worker in vec.vec.processes:
         os.kill(worker.pid, signal.SIGINT)
         os.kill(worker.pid, signal.SIGTERM)
-    assert vec.state_dict()["length"].tolist() == [3, 3]
+    assert [len(actions) for _, actions in vec.state_dict()["snapshots"]] == [3, 3]
 
 
 def test_a_program_that_forgets_to_close_ends():

@@ -58,11 +58,13 @@ class Episodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(make_env(env_id, max_episode_steps))
         self.run_seed, self.index, self.discrete = seed, index, isinstance(self.action_space, Discrete)
         self.episode = -1
-        self.actions: list[Any] | None = []
-        self.pending: tuple[int, Any] | None = None
+        self.actions: list[Any] = []
+        self.pending: Snapshot | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         (self.episode, replay), self.pending = self.pending or (self.episode + 1, ()), None
+        if replay is None:
+            self.episode, replay = self.episode + 1, ()
         self.actions = []
         try:
             obs, _ = self.env.reset(seed=episode_seed(self.run_seed, self.index, self.episode))
@@ -74,10 +76,8 @@ class Episodes(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         action = int(action) if self.discrete else action
-        if self.actions is not None:
+        if len(self.actions) <= MAX_REPLAY:
             self.actions.append(action)
-            if len(self.actions) > MAX_REPLAY:
-                self.actions = None
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
@@ -87,13 +87,11 @@ class Episodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return obs, float(reward), bool(terminated), bool(truncated and not terminated), kept
 
     def snapshot(self) -> Snapshot:
-        if self.actions is None:
-            return self.episode, None
-        space = self.action_space
-        return self.episode, np.array(self.actions, dtype=space.dtype).reshape(-1, *(space.shape or ()))
+        kept = len(self.actions) <= MAX_REPLAY
+        return self.episode, np.array(self.actions, self.action_space.dtype) if kept else None
 
 
 def failure(seed: int, env: int, episode: int, error: Exception | str) -> EnvironmentProblem:
     """The error that names the episode in which something broke, so that it can be run again."""
-    what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    what = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
     return EnvironmentProblem(f"env {env}, episode {episode} (reset seed {episode_seed(seed, env, episode)}): {what}")

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector.utils import batch_space
 
 from rlcore.envs import MAX_REPLAY, Array, Episodes, Snapshot
-from rlcore.errors import QuintetWarning, UsageError
+from rlcore.errors import EnvironmentProblem, QuintetWarning, UsageError
 from rlcore.seeding import derive, numpy_state, set_numpy_state
 
 
@@ -65,7 +65,11 @@ def make_vec(
     backends: dict[str, Any] = {"sync": SyncVec, "async": vecworkers.AsyncVec, "envpool": vecworkers.EnvPoolVec}
     if backend not in backends or num_envs < 1:
         raise UsageError(f"backend {backend!r}, {num_envs} envs: expected one of {', '.join(backends)} and >= 1 env")
-    vec: VecEnv = backends[backend](env_id, num_envs, seed, first_env, max_episode_steps)
+    try:
+        vec: VecEnv = backends[backend](env_id, num_envs, seed, first_env, max_episode_steps)
+    except ImportError as error:
+        needed = "rlcore[fast-envs]" if backend == "envpool" else "gymnasium>=1.1"
+        raise EnvironmentProblem(f"the {backend} backend needs pip install '{needed}' ({error})") from error
     return vec
 
 
@@ -98,6 +102,25 @@ class Batch:
     def sample(self) -> Array:
         return np.asarray(self.random.sample())
 
+    def pack(self, snapshots: list[Snapshot]) -> dict[str, Any]:
+        """Snapshots, beside the observation they must lead to."""
+        return {"snapshots": snapshots, "obs": self.current_obs.copy(), "random": numpy_state(self.random.np_random)}
+
+    def unpack(self, state: dict[str, Any]) -> list[Snapshot]:
+        set_numpy_state(self.random.np_random, state["random"])
+        return [(k, None if actions is None else np.asarray(actions)) for k, actions in state["snapshots"]]
+
+    def check_replay(self, state: dict[str, Any]) -> None:
+        """Warn where the continued episode is not the one that was saved."""
+        lost = np.array([actions is None for _, actions in state["snapshots"]])
+        other = (self.current_obs != np.asarray(state["obs"])).reshape(self.num_envs, -1).any(1) & ~lost
+        if lost.any():
+            text = f"{lost.sum()} envs were past step {MAX_REPLAY:,} of an episode, too far to replay: they begin anew"
+            warnings.warn(text, QuintetWarning, stacklevel=3)
+        if other.any():
+            text = "does not replay: its reset(seed) does not decide everything"
+            warnings.warn(f"env {self.first_env + other.argmax()} {text}", QuintetWarning, stacklevel=3)
+
 
 class SyncVec(Batch):
     """A plain loop over the envs, in this process."""
@@ -115,8 +138,7 @@ class SyncVec(Batch):
     def step(self, action: Array) -> VecStep:
         out, reported = self.flip(), False
         self.success.fill(False)
-        discrete = self.envs[0].discrete
-        actions = action.tolist() if discrete else np.array(action, self.single_action_space.dtype)  # rows are kept
+        actions = np.array(action, self.single_action_space.dtype)  # a copy: its rows are kept
         for i, env in enumerate(self.envs):
             obs, self.reward[i], terminated, truncated, info = env.step(actions[i])
             if info:
@@ -128,51 +150,17 @@ class SyncVec(Batch):
         return self.outputs(reported)
 
     def state_dict(self) -> dict[str, Any]:
-        return pack(self, [env.snapshot() for env in self.envs])
+        return self.pack([env.snapshot() for env in self.envs])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for env, snapshot in zip(self.envs, unpack(self, state)):
+        for env, snapshot in zip(self.envs, self.unpack(state)):
             env.pending = snapshot
         self.reset()
-        check_replay(self, state)
+        self.check_replay(state)
 
     def close(self) -> None:
         for env in self.envs:
             env.close()
-
-
-def pack(vec: Batch, snapshots: list[Snapshot]) -> dict[str, Any]:
-    """Snapshots as flat arrays, beside the observation they must lead to."""
-    kept = [actions for _, actions in snapshots if actions is not None]
-    return {
-        "episode": np.array([episode for episode, _ in snapshots]),
-        "length": np.array([-1 if actions is None else len(actions) for _, actions in snapshots]),
-        "actions": np.concatenate(kept) if kept else np.zeros(0),
-        "obs": vec.current_obs.copy(),
-        "random": numpy_state(vec.random.np_random),
-    }
-
-
-def unpack(vec: Batch, state: dict[str, Any]) -> list[tuple[int, Array]]:
-    """What `pack` made; an episode that was too long to keep gives way to the next one."""
-    set_numpy_state(vec.random.np_random, state["random"])
-    length = np.asarray(state["length"])
-    actions = np.split(np.asarray(state["actions"]), np.cumsum(np.maximum(length, 0))[:-1])
-    return [(int(k) + int(n < 0), a) for k, n, a in zip(np.asarray(state["episode"]), length, actions)]
-
-
-def check_replay(vec: Batch, state: dict[str, Any]) -> None:
-    """Warn where the continued episode is not the one that was saved."""
-    lost = np.asarray(state["length"]) < 0
-    if lost.any():
-        text = (
-            f"{lost.sum()} envs were past step {MAX_REPLAY:,} of an episode, too far to replay: they begin a fresh one"
-        )
-        warnings.warn(text, QuintetWarning, stacklevel=3)
-    same = (vec.current_obs == np.asarray(state["obs"])).reshape(vec.num_envs, -1).all(1) | lost
-    if not same.all():
-        text = f"env {vec.first_env + int(same.argmin())} does not replay: its reset(seed) does not decide everything"
-        warnings.warn(text, QuintetWarning, stacklevel=3)
 
 
 class EpisodeStats:

@@ -17,7 +17,7 @@ import numpy as np
 from rlcore.envs import Array, Episodes, failure, nearest
 from rlcore.errors import EnvironmentProblem, QuintetWarning, UsageError
 from rlcore.seeding import episode_seed, numpy_state, set_numpy_state
-from rlcore.vecenv import Batch, VecStep, check_replay, pack, unpack
+from rlcore.vecenv import Batch, VecStep
 
 HANG_SECONDS = 120.0  # a worker process silent for longer is given up
 
@@ -34,13 +34,10 @@ class AsyncVec(Batch):
     """A process an env (gymnasium's AsyncVectorEnv). A worker that dies or hangs is named, and all are ended."""
 
     def __init__(self, env_id: str, num_envs: int, seed: int, first_env: int, max_episode_steps: int | None) -> None:
-        try:
-            from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-        except ImportError as error:
-            raise EnvironmentProblem("the async backend needs pip install 'gymnasium>=1.1'; sync does not") from error
-        make = [
-            partial(_worker_env, os.getpid(), env_id, max_episode_steps, seed, first_env + i) for i in range(num_envs)
-        ]
+        from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+        build = partial(_worker_env, os.getpid(), env_id, max_episode_steps, seed)
+        make = [partial(build, first_env + i) for i in range(num_envs)]
         self.vec = AsyncVectorEnv(make, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
         atexit.register(self._kill)  # workers ignore SIGTERM: multiprocessing's own exit would wait for ever
         super().__init__(num_envs, self.vec.single_observation_space, self.vec.single_action_space, seed, first_env)
@@ -59,9 +56,8 @@ class AsyncVec(Batch):
             self.vec.step_async(np.asarray(action, self.single_action_space.dtype))
             obs, self.reward[:], self.terminated[:], self.truncated[:], info = self.vec.step_wait(HANG_SECONDS)
         np.copyto(self.flip(), obs, casting="unsafe")
-        ended = np.flatnonzero(self.terminated | self.truncated)
-        self.episode[ended] += 1
-        for i in ended:
+        for i in np.flatnonzero(self.terminated | self.truncated):
+            self.episode[i] += 1
             self.final_obs[i] = info["final_obs"][i]
         success = [part["success"] for part in (info, info.get("final_info", {})) if "success" in part]
         self.success[:] = np.any(success, axis=0)
@@ -69,15 +65,15 @@ class AsyncVec(Batch):
 
     def state_dict(self) -> dict[str, Any]:
         with self._watch():
-            return pack(self, list(self.vec.call("snapshot")))
+            return self.pack(list(self.vec.call("snapshot")))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        snapshots = unpack(self, state)
+        snapshots = self.unpack(state)
+        self.episode[:] = [k - (actions is not None) for k, actions in snapshots]  # the reset adds 1
         with self._watch():
             self.vec.set_attr("pending", snapshots)
         self.reset()
-        self.episode[:] = [episode for episode, _ in snapshots]
-        check_replay(self, state)
+        self.check_replay(state)
 
     @contextlib.contextmanager
     def _watch(self) -> Iterator[None]:
@@ -86,19 +82,16 @@ class AsyncVec(Batch):
         except EnvironmentProblem:  # from `Episodes` in a worker: env and seed are in it
             self._kill()
             raise
-        except (EOFError, OSError) as error:  # TimeoutError of multiprocessing is neither
+        except (EOFError, OSError, multiprocessing.TimeoutError) as error:
             for worker in self.vec.processes:
                 worker.join(0.2)  # a killed one takes a moment to be seen as dead
-            dead = [i for i, worker in enumerate(self.vec.processes) if worker.exitcode is not None]
-            raise self._lost(dead, "its worker process died") from error
-        except multiprocessing.TimeoutError as error:
-            silent = [i for i, pipe in enumerate(self.vec.parent_pipes) if not pipe.poll()]
-            raise self._lost(silent, f"no answer from its worker process in {HANG_SECONDS:g} s") from error
-
-    def _lost(self, envs: list[int], what: str) -> EnvironmentProblem:
-        self._kill()
-        i = envs[0] if envs else 0
-        return failure(self.seed, self.first_env + i, int(self.episode[i]), what)
+            what, lost = "its worker process died", [worker.exitcode is not None for worker in self.vec.processes]
+            if not any(lost):
+                what = f"no answer from its worker process in {HANG_SECONDS:g} s"
+                lost = [not pipe.poll() for pipe in self.vec.parent_pipes]
+            i = int(np.argmax(lost))
+            self._kill()
+            raise failure(self.seed, self.first_env + i, int(self.episode[i]), what) from error
 
     def _kill(self) -> None:
         atexit.unregister(self._kill)
@@ -124,12 +117,9 @@ class EnvPoolVec(Batch):
     """
 
     def __init__(self, env_id: str, num_envs: int, seed: int, first_env: int, max_episode_steps: int | None) -> None:
-        try:
-            import envpool
-        except ImportError as error:
-            raise EnvironmentProblem(f"the envpool backend needs pip install 'rlcore[fast-envs]' ({error})") from error
-        known = envpool.list_all_envs()
-        if env_id not in known:
+        import envpool
+
+        if env_id not in (known := envpool.list_all_envs()):
             raise UsageError(f"envpool has no {env_id!r}: {nearest(env_id, known)} Or use the sync backend")
         limit = {"max_episode_steps": max_episode_steps} if max_episode_steps else {}
         self._make = partial(envpool.make, env_id, env_type="gymnasium", num_envs=num_envs, **limit)
@@ -165,9 +155,8 @@ class EnvPoolVec(Batch):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         set_numpy_state(self.random.np_random, state["random"])
-        self._open(self.seed, self.first_env, np.array(state["episode"]))
-        text = "envpool cannot save a simulator's state: every env begins a fresh episode"
-        warnings.warn(text, QuintetWarning, stacklevel=2)
+        self._open(self.seed, self.first_env, np.asarray(state["episode"]).copy())
+        warnings.warn("envpool cannot save simulators: every env begins a fresh episode", QuintetWarning, stacklevel=2)
         self.reset()
 
     def close(self) -> None:
