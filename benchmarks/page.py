@@ -40,6 +40,7 @@ th, td { padding: .36rem .5rem; text-align: right; border-bottom: 1px solid var(
 th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 tbody tr:nth-child(even) { background: var(--zebra); }
+.wrap td:first-child { white-space: normal; }
 .left th, .left td { text-align: left; white-space: normal; vertical-align: top; }
 .left td:first-child { min-width: 7em; }
 i.key { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em;
@@ -75,7 +76,7 @@ def to_html(report: reports.Report) -> str:
         body += ["<h2>Claims</h2>", table(reports.CLAIM_HEADERS, judged, kind="left")]
     for micro in report["micro"]:
         body += [f"<h2>{escape(micro['title'])}</h2>", f'<p class="soft">{escape(reports.micro_note(micro))}</p>']
-        body += [table(*reports.micro_table(micro))]
+        body += [table(*reports.micro_table(micro), kind="wrap")]
     if failed := reports.failures(report):
         body += ["<h2>Failed</h2>", "<ul>", *(f'<li class="bad">{escape(line)}</li>' for line in failed), "</ul>"]
     body += ["<h2>How it was made</h2>", table((), reports.facts(report), kind="left")]

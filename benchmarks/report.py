@@ -27,7 +27,10 @@ HEADERS = (
     *("env steps/s", "updates/s", "wall s", "CPU s", "peak MiB"),
 )
 MEDIANS = ("env_steps_per_s", "updates_per_s", "wall_s", "cpu_s", "peak_mib")
-METHODS_ARE = "one learner and schedule, cores differ; mpn-frozen is mpn whose memory stays zero: a feed-forward net"
+METHODS_ARE = (
+    "ours share one learner and schedule and differ in the core; mpn-frozen is mpn whose memory stays zero, a "
+    "feed-forward net; the peer has the settings its own zoo found for CartPole-v1, elsewhere its defaults"
+)
 CLAIM_HEADERS = ("claim", "score of each seed", "verdict")
 
 
@@ -279,18 +282,30 @@ def one_of_each(report: Report) -> Iterable[tuple[str, dict[str, str]]]:
 
 
 def print_terminal(report: Report) -> None:
-    """Tables for the eye; as wide as they need to be when the output is a file."""
+    """Tables for the eye: all columns in a file and on a wide terminal, the first ones on a narrow one."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
-    console = console if console.is_terminal else Console(width=160, highlight=False)
+    console = console if console.is_terminal else Console(width=140, highlight=False)
+    left_out = {"steps to bar", "curve", "updates/s", "peak MiB"} if console.width < 125 else set()
     for task in report["tasks"]:
-        table = Table(title=f"{task['title']} (solved: {task['bar']:g})", title_justify="left", title_style="bold")
-        for i, header in enumerate(HEADERS):
-            table.add_column(header, justify="left" if i == 0 else "right", no_wrap=i > 0)
+        title = f"{task['title']}, solved at {task['bar']:g}"
+        table = Table(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        shown = [i for i, header in enumerate(HEADERS) if header not in left_out]
+        for i in shown:
+            table.add_column(HEADERS[i], justify="right" if i else "left", no_wrap=True)
         for row in task["rows"]:
-            table.add_row(*cells(row))
+            texts = cells(row)
+            table.add_row(*(texts[i] for i in shown))
         console.print(table)
     for claim in report["claims"]:
         text, scores, verdict = claim_cells(claim)
@@ -327,8 +342,8 @@ def micro_table(micro: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
     rows: list[tuple[str, ...]] = []
     for row in micro["rows"]:
         ratio = f"{short(row['ratio'])} [{', '.join(map(short, row['quartiles']))}]"
-        costs = (duration(row["ours_us"]), f"{duration(row['peer_us'])} ({row['peer']})")
-        rows.append((row["name"], *costs, ratio, f"{row['bar']:g}", "reached" if row["reached"] else "not reached"))
+        what, costs = f"{row['name']}, beside {row['peer']}", (duration(row["ours_us"]), duration(row["peer_us"]))
+        rows.append((what, *costs, ratio, f"{row['bar']:g}", "reached" if row["reached"] else "not reached"))
     return headers, rows
 
 
