@@ -34,6 +34,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="jobs at a time, one thread each")
     parser.add_argument("--record", action="store_true", help="also write benchmarks/results/<tier>.json, to commit")
     parser.add_argument("--list", action="store_true", help="only print the commands")
+    parser.add_argument("--readme", action="store_true", help="only bring the README up to date with the records")
     return parser.parse_args(argv)
 
 
@@ -52,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
+    if args.readme:
+        from benchmarks import readme
+
+        readme.write(RESULTS)
+        return 0
     results = RESULTS / (args.name or args.tier)
     shown = results.relative_to(ROOT) if results.is_relative_to(ROOT) else results
     jobs = make_jobs(args.tier, f"{shown}/runs", args.only, args.seeds)
