@@ -77,7 +77,8 @@ class Camera:
         except QuintetError as error:
             raise EnvironmentProblem(f"{drawn} cannot be drawn: {error}") from error
         except Exception as error:
-            hint = "pip install 'mpn[render]'" if "pygame" in str(error) else "is a display library missing?"
+            install = "in a checkout: uv pip install './packages/mpn[render]'"
+            hint = install if "pygame" in str(error) else "is a display library missing?"
             raise EnvironmentProblem(f"{drawn} cannot be drawn ({error}): {hint}") from error
 
     def picture(self) -> list[Array]:
