@@ -40,6 +40,7 @@ SHORTER = {
     "python -m pytest": "python -m pytest --collect-only -q",
     "python docs/options.py": "python -m py_compile docs/options.py",  # would rewrite docs/mpn.md
     "faults/interrupt.py": "faults/interrupt.py --help",
+    "python tests/faults/longrun.py 1000000": "python -m py_compile tests/faults/longrun.py",
 }
 HARMLESS = {"source .venv/bin/activate"}  # the product's own Python is what runs this test
 # The forms that tests/test_install.py and the lock files stand for: only files and folders of this checkout.
@@ -80,7 +81,7 @@ def run_line(line: str, folder: Path) -> None:
         run_mpn(words)
     else:
         assert words[0] == "python", f"{line}: this test does not know how to run that"
-        own = words[1] == "main.py" or words[2] == "mpn"  # the others belong to the checkout
+        own = words[1:2] == ["main.py"] or words[1:3] == ["-m", "mpn"]  # the others belong to the checkout
         command = [sys.executable, *words[1:]]
         done = subprocess.run(command, cwd=folder if own else ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
@@ -105,7 +106,7 @@ def check_install(line: str) -> None:
     else:
         parts = [re.fullmatch(r"\./([^\[]+)(?:\[(.*)\])?", path) for path in folders[1].split()]  # type: ignore[index]
         names = [Path(part[1]).name for part in parts if part]
-        for name, part in zip(names, parts):
+        for part in parts:
             project = (ROOT / part[1] / "pyproject.toml").read_text()  # type: ignore[index]
             assert all(re.search(rf"^{extra} = \[", project, re.M) for extra in (part[2] or "").split(",") if extra)
     assert set(names) <= MEMBERS.keys(), line
@@ -128,7 +129,7 @@ def follow(page: Path, folder: Path) -> None:
         if named := re.match(r"# ([\w-]+\.\w+)\n", text):
             (folder / named[1]).write_text(shorter(text))
         if language == "python":
-            exec(compile(text, f"{page.name}, a python block", "exec"), space)
+            exec(compile(text, f"{page.name}, a python block", "exec", dont_inherit=True), space)
         for line in lines(text) if language == "sh" else ():
             run_line(line, folder)
 
@@ -138,9 +139,11 @@ def test_what_the_page_says_works(page: Path, folder: Path):
     follow(page, folder)
 
 
-WRONG = ["mpn fly", "mpn train --no-such-option 1", "mpn eval --name nobody", "python -m mpn fly", "make no-such-target",
-         "pip install mpn", "pip install ./packages/mpn", "uv pip install ./packages/nobody", "frobnicate",
-         "uv pip install './packages/mpn[nothing]'"]  # fmt: skip
+WRONG = [
+    "mpn fly", "mpn train --no-such-option 1", "mpn eval --name nobody", "python -m mpn fly", "python nothing.py",
+    "make no-such-target", "pip install mpn", "pip install ./packages/mpn", "uv pip install ./packages/nobody",
+    "uv pip install './packages/mpn[nothing]'", "pip install --find-links dist mpn", "frobnicate",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("line", WRONG)
