@@ -34,6 +34,7 @@ SHORTER = {
     "--preset tmaze": "--preset debug",
     "--total-steps 200000": "--total-steps 960",
     "total-steps = 20_000": "",
+    "seed = [0, 1]": "seed = [0]",
     "python -m benchmarks --readme": "python -m benchmarks --list",  # would rewrite the README under test
     "python -m benchmarks --tier": "python -m benchmarks --list --tier",
     "python -m benchmarks.micro": "python -m benchmarks.micro --help",
