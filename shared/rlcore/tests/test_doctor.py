@@ -115,7 +115,7 @@ def test_ours_with_a_stranger_beside_it_and_ours_alone(site, light):
     site("gasp", "__version__ = '1.0.0'", version="0.4.2")
     beside = find(check("gasp", {}), "gasp 1.0.0")
     assert beside.level == "warn"
-    assert "gasp 0.4.2 by somebody else is installed as well" in beside.what
+    assert "gasp 0.4.2 is installed as well" in beside.what
     site("collective", "__version__ = '1.0.0'", version="1.0.0", requires="rlcore==1.0.0")
     assert find(check("collective", {}), "collective 1.0.0").level == "ok"
 
@@ -163,21 +163,6 @@ def test_the_renderer_that_works_is_found_in_a_child(site, light):
     site("mujoco", DRAWS_UNLESS.format(broken=["egl", "osmesa"]))
     dark = find(check("mpn", {}), "mujoco 3.3.0: rendering by nothing")
     assert (dark.level, "libosmesa6" in dark.advice) == ("warn", True)
-
-
-def test_the_wandb_key_is_seen_and_never_shown(site, light, monkeypatch, tmp_path, capsys):
-    site("wandb", "__version__ = '0.31'")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    assert "not set" in find(check("mpn", {}), "wandb key").what
-    monkeypatch.setenv("WANDB_API_KEY", "not-to-be-seen")
-    assert report(check("mpn", {"wandb": ["wandb"]})) == 0
-    shown = capsys.readouterr().out
-    assert "wandb key: set" in shown
-    assert "not-to-be-seen" not in shown
-    monkeypatch.delenv("WANDB_API_KEY")
-    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password not-to-be-seen\n")
-    assert find(check("mpn", {}), "wandb key").what == "wandb key: set"
 
 
 def test_a_folder_that_takes_no_runs(light):

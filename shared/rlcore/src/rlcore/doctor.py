@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata as metadata
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -17,26 +17,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-GIB = 2**30
+from rlcore.errors import EnvironmentProblem
+
 NEEDED = dict(numpy="1.26", torch="2.11", gymnasium="0.29.1", tyro="1.0", rich="13", yaml="6", matplotlib="3.8")  # noqa: C408
 RECREATE = "parts of another mujoco were left behind: recreate the environment (delete .venv, then `make`)"
-TORCH = (
-    "f'cuda {torch.cuda.is_available()}, threads {torch.get_num_threads()}, {torch.backends.cpu.get_cpu_capability()}'"
-)
+TORCH = "f'cuda {torch.cuda.is_available()}, threads {torch.get_num_threads()}'"
 RENDER = "mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16)"
 CHILD = """import importlib, json, sys
 sys.path[:] = json.loads(sys.argv[1])
 name = sys.argv[2]
 module = globals()[name] = importlib.import_module(name)
 print("\\n" + json.dumps([str(getattr(module, "__version__", "")), str(module.__file__), str(eval(sys.argv[3]))]))"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoctorConfig:
-    """Check the installation."""
-
-    json: bool = False  # Print JSON.
-    env: str | None = None  # An environment to check as well.
 
 
 @dataclass(frozen=True)
@@ -59,9 +50,7 @@ def check(
     folder: Path = Path("experiments"),
 ) -> list[Check]:
     """All findings about `package`. `extras`: the modules each extra brings; `folder`: where its runs go."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    checks = [_judge(sys.version_info >= (3, 11), f"Python {python}", "3.11 or newer is needed")]
-    checks += [_ours(name) for name in dict.fromkeys((package, "rlcore"))]
+    checks = [Check("ok", f"Python {platform.python_version()}"), *map(_ours, dict.fromkeys((package, "rlcore")))]
     for name, floor in NEEDED.items():
         checks.append(_module(name, f"pip install '{'pyyaml' if name == 'yaml' else name}>={floor}'", floor))
     checks += _machine(folder)
@@ -73,10 +62,6 @@ def check(
             checks += [_module(name, install) for name in modules]
     if _found("mujoco"):
         checks.append(_mujoco())
-    if _found("wandb"):
-        netrc = Path.home() / ".netrc"
-        key = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text(errors="replace"))
-        checks.append(Check("ok", f"wandb key: {'set' if key else 'not set, so --wandb online records offline'}"))
     return checks + [run() for run in run_checks]
 
 
@@ -84,9 +69,9 @@ def report(checks: Sequence[Check], as_json: bool = False) -> int:
     """Print the findings; returns the exit code: 5 when something needed is broken."""
     if as_json:
         print(json.dumps([asdict(item) for item in checks], indent=2))
-    for item in () if as_json else checks:
-        print(f"{item.level:5} {item.what}" + (f"\n      {item.advice}" if item.advice else ""))
-    return 5 if any(item.level == "fail" for item in checks) else 0
+    else:
+        print(*(f"{c.level:5} {c.what}" + (f"\n      {c.advice}" if c.advice else "") for c in checks), sep="\n")
+    return EnvironmentProblem.exit_code if any(item.level == "fail" for item in checks) else 0
 
 
 def probe(module: str, expression: str = "''", **env: str) -> tuple[bool, list[str]]:
@@ -94,19 +79,18 @@ def probe(module: str, expression: str = "''", **env: str) -> tuple[bool, list[s
     command = [sys.executable, "-c", CHILD, json.dumps(sys.path), module, expression]
     try:
         child = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=120, env={**os.environ, **env}
+            command, capture_output=True, text=True, errors="replace", timeout=120, env=os.environ | env
         )
-        if child.returncode == 0:
-            return True, list(json.loads(child.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
         return False, ["the import does not end within 120 s"]
-    except (ValueError, IndexError):
-        return False, ["the import ends Python"]
-    if child.returncode < 0:
-        return False, [f"the import crashes Python (signal {-child.returncode})"]
-    return False, [
-        (child.stderr.strip().splitlines() or [f"the import ends Python (code {child.returncode})"])[-1][:200]
-    ]
+    code, last = (
+        child.returncode,
+        (child.stdout if child.returncode == 0 else child.stderr).rstrip().rpartition("\n")[2],
+    )
+    if code == 0 and last.startswith("["):
+        return True, list(json.loads(last))
+    end = f"crashes Python (signal {-code})" if code < 0 else f"ends Python (code {code})"
+    return False, [last[:200] if code > 0 and last else f"the import {end}"]
 
 
 def _module(name: str, advice: str, floor: str = "0") -> Check:
@@ -121,9 +105,11 @@ def _module(name: str, advice: str, floor: str = "0") -> Check:
 
 
 def _found(name: str) -> bool:
-    with contextlib.suppress(ImportError, ValueError):
-        return importlib.util.find_spec(name) is not None
-    return False
+    return importlib.util.find_spec(name) is not None
+
+
+def _version(name: str) -> str | None:
+    return next((found.version for found in metadata.distributions(name=name)), None)
 
 
 def _ours(name: str) -> Check:
@@ -134,41 +120,30 @@ def _ours(name: str) -> Check:
     if not works or not first:  # ours says its version
         return Check("fail", f"{name}: {first or f'{more[0]} is a package of the same name by somebody else'}", advice)
     what = f"{name} {first} in {Path(more[0]).parent}"
-    try:
-        installed = metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return Check("ok", f"{what}, on the path only")
-    ours = any(line.startswith("tyro" if name == "rlcore" else "rlcore") for line in installed.requires or [])
-    beside = f"{what}, but {name} {installed.version}{'' if ours else ' by somebody else'} is installed as well"
-    return Check("ok", what) if ours and installed.version == first else Check("warn", beside, advice)
+    installed = _version(name)
+    if installed in (None, first):
+        return Check("ok", what if installed else f"{what}, on the path only")
+    return Check("warn", f"{what}, but {name} {installed} is installed as well", advice)
 
 
 def _machine(folder: Path) -> list[Check]:
-    """Whether runs can be written to `folder`, and how much disk and memory are free."""
+    """Whether runs can be written to `folder`, and how much disk is free."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=place):
             checks = [Check("ok", f"{place} takes new runs")]
     except OSError as error:
         checks = [Check("fail", f"{place} takes no runs: {error.strerror}", "give access, or choose another --dir")]
-    disk = shutil.disk_usage(place).free / GIB
-    checks.append(_judge(disk > 1, f"{disk:.1f} GiB of disk free", "make room for checkpoints", "warn"))
-    with contextlib.suppress(OSError, IndexError):  # Linux only
-        free = re.findall(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        memory = int(free[0]) * 1024 / GIB
-        checks.append(_judge(memory > 1, f"{memory:.1f} GiB of memory free", "choose a smaller replay buffer", "warn"))
-    return checks
+    disk = shutil.disk_usage(place).free / 2**30
+    return [*checks, _judge(disk > 1, f"{disk:.1f} GiB of disk free", "make room for checkpoints", "warn")]
 
 
 def _mujoco() -> Check:
     """mujoco 4 keeps its library in mujoco-core: going back to 3 in place leaves that behind, and imports may die."""
-    versions: dict[str, str] = {}
-    for name in ("mujoco", "mujoco-core"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    works, (first, *_) = probe("mujoco")
+    versions = {name: version for name in ("mujoco", "mujoco-core") if (version := _version(name))}
     if len(set(versions.values())) > 1:
         return Check("fail", " beside ".join(f"{name} {version}" for name, version in versions.items()), RECREATE)
+    works, (first, *_) = probe("mujoco")
     if not works:
         return Check("fail", f"mujoco: {first}", RECREATE if "libmujoco" in first else "install mujoco again")
     drawing = next((b for b in ("egl", "osmesa") if probe("mujoco", RENDER, MUJOCO_GL=b)[0]), None)
