@@ -75,7 +75,8 @@ def test_groups_keep_their_order_of_colours_and_say_what_is_missing(tmp_path):
     assert [x.get_color() for x in strong] == plots.PALETTE[:3]
     assert [x.get_label() for x in strong] == ["a (1 run)", "b (1 run)", "c (1 run)"]
     assert axes.get_title() == "CartPole-v1"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("env steps", "return per episode")
+    assert axes.get_xlabel().startswith("env steps")
+    assert axes.get_ylabel() == "return per episode"
     write_run(tmp_path / "a", rows_of([0.5], key="success_rate"))
     with pytest.raises(DataError, match="b: none of its 1 runs has eval rows with 'success_rate'"):
         plots.learning_curves(runs, key="success_rate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 PALETTE = "#0072B2 #D55E00 #009E73 #CC79A7 #56B4E9 #E69F00 #000000".split()  # Okabe and Ito: safe for colour-blind
 LABELS = {"return_mean": "return per episode", "length_mean": "episode length (env steps)", "rss_mib": "memory (MiB)"}
-LABELS |= {"env_steps_per_s": "env steps / s", "updates_per_s": "updates / s", "epsilon": "exploration rate ε"}
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -36,10 +34,11 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     rows = []
     for number, line in enumerate(lines, 1):
-        with contextlib.suppress(ValueError):
+        try:
             rows.append(json.loads(line))
-        if len(rows) < number or not isinstance(rows[-1], dict) or "step" not in rows[-1]:
-            raise DataError(f"{path}:{number} is not a metrics row: {line[:60].decode(errors='replace')!r}")
+            rows[-1]["step"]
+        except (ValueError, TypeError, KeyError):
+            raise DataError(f"{path}:{number} is no metrics row: {line[:60].decode(errors='replace')!r}") from None
     return rows
 
 
@@ -69,9 +68,8 @@ def learning_curves(
             axes.plot(*curve, color=colour, lw=0.6, alpha=0.4)
     axes.set_title(title, fontsize=11)
     axes.set_ylabel(_label(key))
-    note = "  (line: IQM of the runs, band: its 95 % bootstrap interval)"
-    axes.set_xlabel("env steps" + note * any(len(runs) > 1 for runs in groups.values()))
-    columns = max(1, min(3, 80 // (max(map(len, groups)) + 14)))
+    axes.set_xlabel("env steps  (line: IQM of the runs, band: its 95 % bootstrap interval)")
+    columns = max(1, 80 // (max(map(len, groups)) + 14))
     figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
@@ -95,8 +93,9 @@ def training_panels(run_dir: Path, panels: Sequence[tuple[str, Sequence[str], st
     if not found:
         raise DataError(f"{run_dir} has no metrics to plot yet")
     columns = min(2 if len(found) < 7 else 3, len(found))
-    figure, grid = _axes(-(-len(found) // columns), columns, 4.6, 2.6)
+    figure, grid = _axes(len(found), columns, 4.6, 2.6)
     figure.suptitle(run_dir.name, fontsize=10, color="0.35")
+    figure.supxlabel("env steps", fontsize=10)
     last = max(steps[-1] for _, curves in found for steps, _ in curves.values())
     for axes, (title, curves) in zip(grid, found):
         for colour, (key, (steps, values)) in zip(itertools.cycle(PALETTE), curves.items()):
@@ -105,22 +104,18 @@ def training_panels(run_dir: Path, panels: Sequence[tuple[str, Sequence[str], st
             axes.plot(steps, values, color=colour, lw=0.5, alpha=0.3)
             axes.plot(steps, smooth, color=colour, lw=1.6, label=_label(key), marker="o" if values.size == 1 else "")
         axes.set_title(title, fontsize=11)
-        axes.set_ylabel(_label(next(iter(curves))) if len(curves) == 1 else "")
         axes.set_xlim(0, max(last, 1))  # one time axis for all: panels can be read across
-        if len(curves) > 1:
-            axes.legend(frameon=False, fontsize=8)
-    for i, axes in enumerate(grid):
-        axes.set_xlabel("env steps" if i + columns >= len(found) else "")
-        axes.set_visible(i < len(found))
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 
-def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def _axes(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
+    rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    grid = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     for axes in grid:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.25, lw=0.6)
@@ -134,8 +129,7 @@ def _label(key: str) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure atomically; the suffix (png, svg, pdf) is the format. Makes the folder."""
-    kind = path.suffix.lstrip(".")
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise UsageError(f"{path}: cannot draw {kind or 'without a suffix'}; use .png, .svg or .pdf")
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"{path}: use .png, .svg or .pdf")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, lambda file: figure.savefig(file, format=kind, dpi=150))
+    write_atomic(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
