@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcore.config import FREE_ON_RESUME, MAX_BYTES, RunConfig, diff, from_dict, load_file, to_dict
+from rlcore.config import FREE_ON_RESUME, RunConfig, diff, from_dict, load_file, to_dict
 from rlcore.errors import UsageError
 
 
@@ -163,16 +163,11 @@ def test_the_formats_agree(name, tmp_path):
     assert made == Config(seed=3, eta=0.001, net=Net(lr=0.5, layers=(1, 2)))
 
 
-ALIASES = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
-
-
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("a.ini", b"", "expected a .yaml, .toml or .json file"),
-        ("a.yaml", ALIASES.encode(), "line 2: aliases (*name) are not read"),
         ("a.yaml", b"a: 1\nb: [\n", "line 3"),
-        ("a.yaml", b"a: 1\na: 2\n", "key 'a' stands twice"),
         ("a.yaml", b"[1]: 2\n", "unhashable"),
         ("a.yaml", b"!!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a.yaml", b'a: !!int ""\n', "index out of range"),
@@ -181,12 +176,10 @@ ALIASES = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip
         ("a.toml", b"a = 1\nb = \n", "line 2"),
         ("a.toml", b"a = 1\na = 2\n", "line 2"),
         ("a.json", b'{"a": 1,\n "b": }', "line 2"),
-        ("a.json", b'{"a": 1, "a": 2}', "key 'a' stands twice"),
         ("a.json", b"[" * 10_000, "recursion"),
         ("a.toml", b"a = " + b"[" * 10_000, "recursion"),
         ("a.yaml", b"[" * 10_000, "recursion"),
         ("a.json", b'{"a": "\xff"}', "can't decode byte 0xff"),
-        ("a.json", b" " * (MAX_BYTES + 1), "larger than 256 KiB"),
         ("missing/a.json", None, "No such file"),
         ("a.json", None, "No such file"),
     ],

@@ -13,7 +13,7 @@ import math
 import re
 import reprlib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,8 +21,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from rlcore.errors import UsageError
 
 T = TypeVar("T")
-MAX_BYTES = 256 * 1024  # of a configuration file: YAML already needs seconds for this much
-_KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "printable text", Path: "a path"}
+_KINDS: dict[Any, str] = {float: "a finite number", int: "a whole number", bool: "true or false", str: "printable text"}
+_KINDS |= {Path: "a path", dict: "keys with values", list: "a list", tuple: "a list"}
 
 # May differ when a run is continued: they change what is kept or shown, not what is learnt.
 FREE_ON_RESUME: frozenset[str] = frozenset({
@@ -61,11 +61,11 @@ class RunConfig:
             )
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
             raise UsageError(f"device: expected auto, cpu, cuda or cuda:0, got {reprlib.repr(self.device)}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed: must be in 0 .. 2^63 - 1, got {self.seed}")
-        for key in ("threads", "log_every", "eval_every", "save_every", "keep_checkpoints", "keep_every"):
-            if (value := getattr(self, key)) is not None and not 1 <= value < (1_025 if key == "threads" else 2**63):
-                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {value}")
+        limits = {"seed": (0, 2**63), "threads": (1, 1_025)}
+        for key in ("seed", "threads", "log_every", "eval_every", "save_every", "keep_checkpoints", "keep_every"):
+            low, high = limits.get(key, (1, 2**63))
+            if (value := getattr(self, key)) is not None and not low <= value < high:
+                raise UsageError(f"{key}: must be in {low} .. {high - 1}, got {value}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -90,14 +90,14 @@ def from_dict(cls: type[T], data: Any, where: str, base: T | None = None, absent
     hints, made = get_type_hints(cls), {}
     given = {str(key).replace("-", "_"): value for key, value in data.items()}
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-        default = default if base is None else getattr(base, f.name)
+        default = absent if f.default is dataclasses.MISSING else f.default
+        if f.default_factory is not dataclasses.MISSING:
+            default = f.default_factory()
+        made[f.name] = default if base is None else getattr(base, f.name)
         if f.name in given:
-            made[f.name] = _convert(hints[f.name], given.pop(f.name), f"{where}: {f.name}", default)
-        else:
-            made[f.name] = absent if default is dataclasses.MISSING else default
-            if made[f.name] is dataclasses.MISSING:
-                raise UsageError(f"{where}: missing key {f.name}")
+            made[f.name] = _convert(hints[f.name], given.pop(f.name), f"{where}: {f.name}", made[f.name])
+        elif made[f.name] is dataclasses.MISSING:
+            raise UsageError(f"{where}: missing key {f.name}")
     for key in given:
         raise UsageError(f"{where}: unknown key {reprlib.repr(key)}{nearest(key, made)}")
     return cls(**made)
@@ -106,18 +106,15 @@ def from_dict(cls: type[T], data: Any, where: str, base: T | None = None, absent
 def _convert(kind: Any, value: Any, where: str, default: Any = None) -> Any:
     """`value`, as YAML, TOML or JSON give it, as the annotated type `kind`."""
     origin, args = get_origin(kind), get_args(kind)
-    if kind is Any:
+    if kind is Any or (kind is NoneType and value is None):
         return value
     if dataclasses.is_dataclass(kind):
         return from_dict(kind, value, where, default if isinstance(default, kind) else None)  # type: ignore[arg-type]
     if origin in (Union, UnionType):
-        if value is None and NoneType in args:
-            return None
-        *arms, last = (arm for arm in args if arm is not NoneType)
-        for arm in arms:
+        for arm in args:
             with contextlib.suppress(UsageError):
                 return _convert(arm, value, where, default)
-        return _convert(last, value, where, default)
+        return _convert(args[0], value, where, default)  # says what was expected
     if origin is Literal:
         value = "off" if value is False and "off" in args else value  # YAML reads a bare `off` as false
         if any(value == arg and type(value) is type(arg) for arg in args):
@@ -136,7 +133,7 @@ def _convert(kind: Any, value: Any, where: str, default: Any = None) -> Any:
         return value
     elif kind in (str, Path) and isinstance(value, str) and value.isprintable():  # no NUL, no half a UTF-8 character
         return kind(value)
-    wanted = f"one of {', '.join(map(str, args))}" if origin is Literal else _KINDS.get(kind, str(kind))
+    wanted = f"one of {', '.join(map(str, args))}" if origin is Literal else _KINDS.get(origin or kind, str(kind))
     raise UsageError(f"{where}: expected {wanted}, got {reprlib.repr(value)}")
 
 
@@ -154,47 +151,21 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[s
 
 def load_file(path: Path | str) -> dict[str, Any]:
     """The mapping in a .yaml, .yml, .toml or .json file; errors name the file, and the line where one is known."""
-    readers: dict[str, Callable[[str], Any]] = {".yaml": _yaml, ".yml": _yaml, ".toml": tomllib.loads, ".json": _json}
+    readers: dict[str, Any] = {".yaml": _yaml, ".yml": _yaml, ".toml": tomllib.loads, ".json": json.loads}
     if (read := readers.get(Path(path).suffix.lower())) is None:
         raise UsageError(f"{path}: expected a .yaml, .toml or .json file")
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES // 1024} KiB, so no configuration")
-        data = json.loads(json.dumps(read(raw.decode("utf-8-sig")), default=str))  # dates become text, keys too
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        text = Path(path).read_text(encoding="utf-8-sig")
+        data = json.loads(json.dumps(read(text), default=str))  # dates become text, keys too
+    except Exception as error:  # parsers raise many types: PyYAML an IndexError for !!int "", say
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or repr(error)
         raise UsageError(f"{path}: {reason}") from None
     if not isinstance(data, dict | None):
         raise UsageError(f"{path}: expected keys with values, got {reprlib.repr(data)}")
     return data or {}
 
 
-def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    result: dict[Any, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"key {key!r} stands twice")
-        result[key] = value
-    return result
-
-
-def _json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique)
-
-
 def _yaml(text: str) -> Any:
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):  # a few lines of aliases can stand for gigabytes
-                raise ValueError(f"line {self.line + 1}: aliases (*name) are not read")
-            return super().compose_node(parent, index)
-
-    Loader.add_constructor("tag:yaml.org,2002:map", lambda self, node: _unique(self.construct_pairs(node, deep=True)))
-    try:
-        return yaml.load(text, Loader)
-    except Exception as error:  # not only YAMLError: PyYAML trips itself over tags such as !!int ""
-        raise ValueError(str(error).replace('in "<unicode string>", ', "at ") or repr(error)) from None
+    return yaml.safe_load(text)
