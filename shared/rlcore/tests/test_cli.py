@@ -48,10 +48,12 @@ class Train(RunConfig):
 class Show:
     run: tyro.conf.Positional[Path]  # Which run.
     size: int = 3
+    debug: bool = False
 
 @dataclass(frozen=True, kw_only=True)
 class Break:
     how: str = ""
+    debug: bool = False
 
 SEEN = []
 
@@ -83,12 +85,12 @@ def fail(cfg):
 
 VERBS = {
     "train": ("Learn.", "toycli:Train", "toycli:train"),
-    "show": ("Look.", Show, "toycli:show"),
-    "break": ("Fail.", Break, "toycli:fail"),
-    "plot training": ("Draw curves.", Show, "toycli:show"),
-    "plot memory": ("Draw states.", Show, "toycli:show"),
-    "flood": ("Print.", Break, "toycli:quit_"),
-    "gone": ("Import what is not there.", Break, "no_such_module:run"),
+    "show": ("Look.", "toycli:Show", "toycli:show"),
+    "break": ("Fail.", "toycli:Break", "toycli:fail"),
+    "plot training": ("Draw curves.", "toycli:Show", "toycli:show"),
+    "plot memory": ("Draw states.", "toycli:Show", "toycli:show"),
+    "flood": ("Print.", "toycli:Break", "toycli:quit_"),
+    "gone": ("Import what is not there.", "toycli:Break", "no_such_module:run"),
 }
 PRESETS = {"fast": {"eta": 0.5, "net": {"lr": 3}, "eval-every": 7}, "slow": {"seed": 9}, "broken": {"etta": 1}}
 
@@ -229,7 +231,7 @@ def test_required_values_may_come_from_a_file(toy, tmp_path):
         (["show", "r", "--preset", "fast"], 2, "unknown preset 'fast' (this command has none)"),
         (["break", "how=preempt"], 85, "toy break: stopped: saved at step 3"),
         (["break", "how=interrupt"], 130, "toy break: interrupted"),
-        (["break", "how=missing"], 5, "No module named 'no_such_simulator' (`toy doctor` lists what is missing)"),
+        (["break", "how=missing"], 5, "No module named 'no_such_simulator' (`toy doctor` looks for what is missing)"),
         (["break", "how=disk"], 5, "[Errno 28] No space left on device: 'runs/a'"),
         (["break", "how=pipe"], 5, "Broken pipe"),
         (["break"], 1, "internal error: ZeroDivisionError: division by zero (run with --debug for the traceback)"),

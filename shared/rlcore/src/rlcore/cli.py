@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import select
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pkgutil import resolve_name
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rlcore.config import RunConfig, from_dict, load_file, nearest, to_dict
 from rlcore.errors import EnvironmentProblem, Interrupted, Preempted, QuintetError, QuintetWarning, UsageError
 
-Verb = tuple[str, type | str, str]  # help, configuration class or "module:Class", "module:function"
-Presets = Mapping[str, Mapping[str, Any]]
-AutoPreset = Callable[[Any], str | None]
+Verbs = Mapping[str, tuple[str, str, str]]  # name -> help, "module:Config class", "module:function"
+Presets = Mapping[str, Mapping[str, Any]] | None
+AutoPreset = Callable[[Any], str | None] | None
 
 
 def dispatch(
     prog: str,
-    verbs: Mapping[str, Verb],
+    verbs: Verbs,
     argv: Sequence[str],
     *,
     version: str,
-    presets: Presets | None = None,
-    auto_preset: AutoPreset | None = None,
+    presets: Presets = None,
+    auto_preset: AutoPreset = None,
 ) -> int:
     """Run the verb that `argv` names; returns the exit code: the verb's own if it returned an int, else 0.
 
@@ -41,19 +43,18 @@ def dispatch(
     `--preset`, `auto_preset(config)` may name the one that suits what was asked for.
     """
     try:
-        with _plain_warnings():
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", QuintetWarning)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
             name = next((name for n in (2, 1) if (name := " ".join(argv[:n])) in verbs), None)
             if name is None:
                 return _list_verbs(prog, verbs, argv, version)
-            prog, (summary, cls, function) = f"{prog} {name}", verbs[name]
-            cls = _load(cls) if isinstance(cls, str) else cls
-            options = list(argv[len(name.split()) :])
-            if "debug" not in get_type_hints(cls):
-                options = [word for word in options if word != "--debug"]
+            prog, (summary, config, function) = f"{prog} {name}", verbs[name]
+            cls, options = resolve_name(config), argv[len(name.split()) :]
             if not issubclass(cls, RunConfig):
                 presets = auto_preset = None
-            cfg = parse(cls, options, prog, summary, presets or {}, auto_preset)
-            result = _load(function)(cfg)  # imported only now, so that --help and errors need not wait for it
+            cfg = parse(cls, options, prog, summary, presets, auto_preset)
+            result = resolve_name(function)(cfg)  # imported only now, so that --help and errors need not wait for it
             sys.stdout.flush()
             return result if isinstance(result, int) else 0
     except SystemExit as stop:
@@ -68,38 +69,35 @@ def dispatch(
 
 
 def parse(
-    cls: Any, argv: Sequence[str], prog: str, summary: str, presets: Presets, auto_preset: AutoPreset | None = None
+    cls: Any, argv: Sequence[str], prog: str, summary: str, presets: Presets = None, auto_preset: AutoPreset = None
 ) -> Any:
     """The configuration that `argv` (without the verb) asks for; `--help` prints and raises SystemExit(0)."""
     import tyro
 
     options, taken = _rewrite(cls, argv)
+    presets = presets or {}
     summary += "\n\n--config FILE reads options from .yaml, .toml or .json. key=value works like --key value."
     if presets:
         summary += f"\n\n--preset NAME starts from one of: {', '.join(presets)}; none starts from the defaults."
 
-    def attempt(preset: str | None) -> Any:
-        layers = [(file, load_file(file)) for file in taken["config"]]
-        if preset and preset != "none":
-            if preset not in presets:
-                known = f" (known: {', '.join(presets)})" if presets else " (this command has none)"
-                raise UsageError(f"unknown preset {preset!r}{nearest(preset, presets)}{known}")
-            layers.insert(0, (f"preset {preset}", dict(presets[preset])))
-        default = None
+    def attempt(preset: str) -> Any:
+        if preset not in {*presets, "none"}:
+            known = f" (known: {', '.join(presets)})" if presets else " (this command has none)"
+            raise UsageError(f"unknown preset {preset!r}{nearest(preset, presets)}{known}")
+        layers = [(f"preset {preset}", presets.get(preset, {})), *((file, load_file(file)) for file in taken["config"])]
+        default, shown = None, io.StringIO()
         for where, data in layers:
             default = from_dict(cls, data, where, default, absent=tyro.MISSING_NONPROP)
-        shown = io.StringIO()
         try:
             with contextlib.redirect_stderr(shown):
-                base = tyro.MISSING_NONPROP if default is None else default
-                made = tyro.cli(cls, args=options, prog=prog, description=summary, default=base)
+                made = tyro.cli(cls, args=options, prog=prog, description=summary, default=default)
         except SystemExit as stop:
             if not stop.code:
                 raise
             raise UsageError(f"{_first_line(shown.getvalue())} (see `{prog} --help`)") from None
         return from_dict(cls, to_dict(made), "command line")  # tyro lets nan and control characters pass
 
-    config = attempt(taken["preset"][-1] if taken["preset"] else None)
+    config = attempt(taken["preset"][-1] if taken["preset"] else "none")
     fitting = auto_preset(config) if auto_preset and not taken["preset"] else None
     return attempt(fitting) if fitting else config
 
@@ -111,21 +109,21 @@ def _rewrite(cls: Any, argv: Sequence[str]) -> tuple[list[str], dict[str, list[s
     """
     options: list[str] = []
     taken: dict[str, list[str]] = {"config": [], "preset": []}
-    value_follows, words = False, iter(argv)
+    words = iter(argv)
     for word in words:
-        match = None if value_follows else re.fullmatch(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", word, re.DOTALL)
+        match = re.fullmatch(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", word, re.DOTALL)
         key, value = match.groups() if match else (word.removeprefix("--"), "")
-        kind, dashed = _kind(cls, re.sub(r"(^|\.)no-", r"\1", key)), word.startswith("--")
-        head, _, leaf = key.rpartition(".")
-        if key in taken and (match or dashed) and not value_follows:
+        kind = _kind(cls, re.sub(r"(^|\.)no-", r"\1", key))
+        if key in taken and key != word:
             if not (value := value or next(words, "")):
                 raise UsageError(f"--{key} needs a value")
             taken[key].append(value)
         elif match is None:
             options.append(word)
-            value_follows = dashed and kind is not bool
+            if key != word and kind is not bool:
+                options += itertools.islice(words, 1)  # its value, which may look like anything
         elif kind is bool and value.lower() in ("true", "false"):
-            options.append("--" + (head and f"{head}.") + ("no-" if value.lower() == "false" else "") + leaf)
+            options.append("--" + (key if value.lower() == "true" else re.sub(r"([^.]+)$", r"no-\1", key)))
         elif get_origin(kind) in (list, tuple):
             options += [f"--{key}", *filter(None, re.split(r"[\s,]+", value.strip("[]() ")))]
         elif kind is None:  # an alias, or a typo, for which tyro finds the nearest name if it stands alone
@@ -152,43 +150,36 @@ def _first_line(box: str) -> str:
     return (said if len(said) < 300 else said[:297] + "...") + (f"; did you mean {meant[1]}?" if meant else "")
 
 
-def _list_verbs(prog: str, verbs: Mapping[str, Verb], argv: Sequence[str], version: str) -> int:
+def _list_verbs(prog: str, verbs: Verbs, argv: Sequence[str], version: str) -> int:
     """`prog`, `prog --help`, `prog --version`, the verbs of a group such as `prog plot`; otherwise it is an error."""
-    if argv and argv[0] in ("--version", "-V"):
+    if list(argv) == ["--version"]:
         print(f"{prog} {version}")
         return 0
-    asked = any(word in ("-h", "--help") for word in argv)
+    asked = "--help" in argv or "-h" in argv
     group = [word for word in argv[:1] if not word.startswith("-")]
     shown = {name: verb for name, verb in verbs.items() if name.split()[: len(group)] == group}
     if not shown or (len(argv) > len(group) and not asked):
         wrong = " ".join(argv[: 2 if shown and group else 1])
         raise UsageError(f"unknown command {wrong!r}{nearest(wrong, verbs)} (see `{prog} --help`)")
     width = max(map(len, shown))
-    lines = [f"usage: {prog} {' '.join([*group, ''])}COMMAND [options]", ""]
-    lines += [f"  {name:{width}}  {verb[0]}" for name, verb in shown.items()]
-    lines += ["", f"`{prog} COMMAND --help` lists the options of a command."]
-    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    lines = [f"  {name:{width}}  {summary}" for name, (summary, *_) in shown.items()]
+    lines = [f"usage: {' '.join([prog, *group])} COMMAND [options]", "", *lines, ""]
+    lines += [f"`{prog} COMMAND --help` lists the options of a command."]
+    print(*lines, sep="\n", file=sys.stdout if asked else sys.stderr)
     return 0 if asked else UsageError.exit_code
-
-
-def _load(target: str) -> Any:
-    module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
 
 
 def _explain(prog: str, error: BaseException) -> tuple[int, str]:
     """Exit code and the line to print, which is empty when there is nobody left to read it."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(error).split()))
-    if isinstance(error, QuintetError):
-        return error.exit_code, f"{'stopped' if isinstance(error, Preempted | Interrupted) else 'error'}: {text}"
     if isinstance(error, KeyboardInterrupt):
         return Interrupted.exit_code, "interrupted"
+    if isinstance(error, QuintetError):
+        return error.exit_code, f"{'stopped' if isinstance(error, Preempted | Interrupted) else 'error'}: {text}"
     if isinstance(error, BrokenPipeError) and _reader_left():
         return 141, ""  # what a shell says of a command whose `| head` has left
-    if isinstance(error, OSError):
-        return EnvironmentProblem.exit_code, f"error: {text}"
-    if isinstance(error, ImportError):
-        return EnvironmentProblem.exit_code, f"error: {text} (`{prog.split()[0]} doctor` lists what is missing)"
+    if isinstance(error, OSError | ImportError):
+        return EnvironmentProblem.exit_code, f"error: {text} (`{prog.split()[0]} doctor` looks for what is missing)"
     return 1, f"internal error: {type(error).__name__}: {text} (run with --debug for the traceback)"
 
 
@@ -201,17 +192,9 @@ def _reader_left() -> bool:
     return gone
 
 
-@contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Show a QuintetWarning as one line; other warnings as ever."""
-    ordinary = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if issubclass(category, QuintetWarning):
-            print(f"warning: {message}", file=sys.stderr)
-        else:
-            ordinary(message, category, *rest, **more)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+def _show_warning(ordinary: Callable[..., None], message: object, category: type[Warning], *where: Any) -> None:
+    """A QuintetWarning as one line; other warnings as ever."""
+    if issubclass(category, QuintetWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        ordinary(message, category, *where)
