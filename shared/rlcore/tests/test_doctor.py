@@ -43,8 +43,8 @@ def find(checks: list[Check], start: str) -> Check:
     return next(item for item in checks if item.what.startswith(start))
 
 
-def test_this_environment_is_healthy_and_reported_as_json(capsys, tmp_path):
-    checks = check("rlcore", {"none": ["no_such_module"]}, [lambda: Check("ok", "env toy")], tmp_path / "not" / "yet")
+def test_this_environment_is_healthy_and_reported_as_json(capsys):
+    checks = check("rlcore", {"none": ["no_such_module"]}, [lambda: Check("ok", "env toy")])
     assert {item.level for item in checks} <= {"ok", "warn"}
     for name in (
         "Python 3",
@@ -54,7 +54,6 @@ def test_this_environment_is_healthy_and_reported_as_json(capsys, tmp_path):
         "gymnasium ",
         "rich",
         "yaml",
-        f"{tmp_path} takes",
         "env toy",
     ):
         find(checks, name)
@@ -161,10 +160,5 @@ def test_the_renderer_that_works_is_found_in_a_child(site, light):
     site("mujoco", DRAWS_UNLESS.format(broken=["egl"]))
     assert find(check("mpn", {}), "mujoco") == Check("ok", "mujoco 3.3.0: rendering by osmesa")
     site("mujoco", DRAWS_UNLESS.format(broken=["egl", "osmesa"]))
-    dark = find(check("mpn", {}), "mujoco 3.3.0: rendering by nothing")
+    dark = find(check("mpn", {}), "mujoco 3.3.0: no rendering")
     assert (dark.level, "libosmesa6" in dark.advice) == ("warn", True)
-
-
-def test_a_folder_that_takes_no_runs(light):
-    found = find(check("mpn", {}, folder=Path("/proc/no/runs")), "/proc takes no runs")
-    assert (found.level, found.advice) == ("fail", "give access, or choose another --dir")

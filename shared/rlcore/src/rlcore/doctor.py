@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata as metadata
-import importlib.util
 import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -39,28 +37,18 @@ class Check:
     advice: str = ""
 
 
-def _judge(fine: bool, what: str, advice: str, otherwise: Literal["warn", "fail"] = "fail") -> Check:
-    return Check("ok", what) if fine else Check(otherwise, what, advice)
-
-
 def check(
-    package: str,
-    extras: Mapping[str, Sequence[str]],
-    run_checks: Sequence[Callable[[], Check]] = (),
-    folder: Path = Path("experiments"),
+    package: str, extras: Mapping[str, Sequence[str]], run_checks: Sequence[Callable[[], Check]] = ()
 ) -> list[Check]:
-    """All findings about `package`. `extras`: the modules each extra brings; `folder`: where its runs go."""
+    """All findings about `package`. `extras`: the modules each extra brings."""
     checks = [Check("ok", f"Python {platform.python_version()}"), *map(_ours, dict.fromkeys((package, "rlcore")))]
     for name, floor in NEEDED.items():
         checks.append(_module(name, f"pip install '{'pyyaml' if name == 'yaml' else name}>={floor}'", floor))
-    checks += _machine(folder)
     for extra, modules in extras.items():
         install = f"in a checkout: uv pip install './packages/{package}[{extra}]'"
-        if absent := [name for name in modules if not _found(name)]:
-            checks.append(Check("ok", f"extra {extra} is not installed ({', '.join(absent)})", f"if wanted, {install}"))
-        else:
-            checks += [_module(name, install) for name in modules]
-    if _found("mujoco"):
+        absent = Check("ok", f"extra {extra} is not installed ({', '.join(modules)})", f"if wanted, {install}")
+        checks += [_module(name, install) for name in modules] if all(map(find_spec, modules)) else [absent]
+    if find_spec("mujoco"):
         checks.append(_mujoco())
     return checks + [run() for run in run_checks]
 
@@ -78,15 +66,11 @@ def probe(module: str, expression: str = "''", **env: str) -> tuple[bool, list[s
     """Import `module` in a child: True, [version, file, value of `expression`], or False, [what went wrong]."""
     command = [sys.executable, "-c", CHILD, json.dumps(sys.path), module, expression]
     try:
-        child = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=120, env=os.environ | env
-        )
+        child = subprocess.run(command, capture_output=True, errors="replace", timeout=120, env=os.environ | env)
     except subprocess.TimeoutExpired:
         return False, ["the import does not end within 120 s"]
-    code, last = (
-        child.returncode,
-        (child.stdout if child.returncode == 0 else child.stderr).rstrip().rpartition("\n")[2],
-    )
+    code, said = child.returncode, child.stderr if child.returncode else child.stdout
+    last = said.rstrip().rpartition("\n")[2]
     if code == 0 and last.startswith("["):
         return True, list(json.loads(last))
     end = f"crashes Python (signal {-code})" if code < 0 else f"ends Python (code {code})"
@@ -102,10 +86,6 @@ def _module(name: str, advice: str, floor: str = "0") -> Check:
     if numbers and numbers < least:
         return Check("fail", f"{name} {first} is older than {floor}", advice)
     return Check("ok", " ".join(filter(None, (name, first, more[1]))))
-
-
-def _found(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
 
 
 def _version(name: str) -> str | None:
@@ -126,18 +106,6 @@ def _ours(name: str) -> Check:
     return Check("warn", f"{what}, but {name} {installed} is installed as well", advice)
 
 
-def _machine(folder: Path) -> list[Check]:
-    """Whether runs can be written to `folder`, and how much disk is free."""
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            checks = [Check("ok", f"{place} takes new runs")]
-    except OSError as error:
-        checks = [Check("fail", f"{place} takes no runs: {error.strerror}", "give access, or choose another --dir")]
-    disk = shutil.disk_usage(place).free / 2**30
-    return [*checks, _judge(disk > 1, f"{disk:.1f} GiB of disk free", "make room for checkpoints", "warn")]
-
-
 def _mujoco() -> Check:
     """mujoco 4 keeps its library in mujoco-core: going back to 3 in place leaves that behind, and imports may die."""
     versions = {name: version for name in ("mujoco", "mujoco-core") if (version := _version(name))}
@@ -146,6 +114,7 @@ def _mujoco() -> Check:
     works, (first, *_) = probe("mujoco")
     if not works:
         return Check("fail", f"mujoco: {first}", RECREATE if "libmujoco" in first else "install mujoco again")
-    drawing = next((b for b in ("egl", "osmesa") if probe("mujoco", RENDER, MUJOCO_GL=b)[0]), None)
-    advice = "for videos: apt install libosmesa6 (training needs none)"
-    return _judge(drawing is not None, f"mujoco {first}: rendering by {drawing or 'nothing'}", advice, "warn")
+    for backend in ("egl", "osmesa"):
+        if probe("mujoco", RENDER, MUJOCO_GL=backend)[0]:
+            return Check("ok", f"mujoco {first}: rendering by {backend}")
+    return Check("warn", f"mujoco {first}: no rendering", "for videos: apt install libosmesa6 (training needs none)")
