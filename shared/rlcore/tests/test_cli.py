@@ -228,7 +228,7 @@ def test_required_values_may_come_from_a_file(toy, tmp_path):
         (["train", "--preset"], 2, "--preset needs a value"),
         (["train", "--config", "no.toml"], 2, "no.toml: No such file or directory"),
         (["show"], 2, "toy show: error: Missing from toy show: PATH"),
-        (["show", "r", "--preset", "fast"], 2, "unknown preset 'fast' (this command has none)"),
+        (["show", "r", "--preset", "fast"], 2, "unknown preset 'fast' (known: none for this command)"),
         (["break", "how=preempt"], 85, "toy break: stopped: saved at step 3"),
         (["break", "how=interrupt"], 130, "toy break: interrupted"),
         (["break", "how=missing"], 5, "No module named 'no_such_simulator' (`toy doctor` looks for what is missing)"),

@@ -25,17 +25,11 @@ from rlcore.errors import EnvironmentProblem, Interrupted, Preempted, QuintetErr
 
 Verbs = Mapping[str, tuple[str, str, str]]  # name -> help, "module:Config class", "module:function"
 Presets = Mapping[str, Mapping[str, Any]] | None
-AutoPreset = Callable[[Any], str | None] | None
+Chooser = Callable[[Any], str | None] | None
 
 
 def dispatch(
-    prog: str,
-    verbs: Verbs,
-    argv: Sequence[str],
-    *,
-    version: str,
-    presets: Presets = None,
-    auto_preset: AutoPreset = None,
+    prog: str, verbs: Verbs, argv: Sequence[str], *, version: str, presets: Presets = None, auto_preset: Chooser = None
 ) -> int:
     """Run the verb that `argv` names; returns the exit code: the verb's own if it returned an int, else 0.
 
@@ -68,9 +62,7 @@ def dispatch(
         return code
 
 
-def parse(
-    cls: Any, argv: Sequence[str], prog: str, summary: str, presets: Presets = None, auto_preset: AutoPreset = None
-) -> Any:
+def parse(cls: Any, argv: Sequence[str], prog: str, summary: str, presets: Presets, auto: Chooser = None) -> Any:
     """The configuration that `argv` (without the verb) asks for; `--help` prints and raises SystemExit(0)."""
     import tyro
 
@@ -82,8 +74,8 @@ def parse(
 
     def attempt(preset: str) -> Any:
         if preset not in {*presets, "none"}:
-            known = f" (known: {', '.join(presets)})" if presets else " (this command has none)"
-            raise UsageError(f"unknown preset {preset!r}{nearest(preset, presets)}{known}")
+            known = ", ".join(presets) or "none for this command"
+            raise UsageError(f"unknown preset {preset!r}{nearest(preset, presets)} (known: {known})")
         layers = [(f"preset {preset}", presets.get(preset, {})), *((file, load_file(file)) for file in taken["config"])]
         default, shown = None, io.StringIO()
         for where, data in layers:
@@ -98,7 +90,7 @@ def parse(
         return from_dict(cls, to_dict(made), "command line")  # tyro lets nan and control characters pass
 
     config = attempt(taken["preset"][-1] if taken["preset"] else "none")
-    fitting = auto_preset(config) if auto_preset and not taken["preset"] else None
+    fitting = auto(config) if auto and not taken["preset"] else None
     return attempt(fitting) if fitting else config
 
 
@@ -162,9 +154,9 @@ def _list_verbs(prog: str, verbs: Verbs, argv: Sequence[str], version: str) -> i
         wrong = " ".join(argv[: 2 if shown and group else 1])
         raise UsageError(f"unknown command {wrong!r}{nearest(wrong, verbs)} (see `{prog} --help`)")
     width = max(map(len, shown))
-    lines = [f"  {name:{width}}  {summary}" for name, (summary, *_) in shown.items()]
-    lines = [f"usage: {' '.join([prog, *group])} COMMAND [options]", "", *lines, ""]
-    lines += [f"`{prog} COMMAND --help` lists the options of a command."]
+    lines = [f"usage: {' '.join([prog, *group])} COMMAND [options]", ""]
+    lines += [f"  {name:{width}}  {summary}" for name, (summary, *_) in shown.items()]
+    lines += ["", f"`{prog} COMMAND --help` lists the options of a command."]
     print(*lines, sep="\n", file=sys.stdout if asked else sys.stderr)
     return 0 if asked else UsageError.exit_code
 
