@@ -56,9 +56,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+=,@-]{0,127}", self.name, re.ASCII):
-            raise UsageError(
-                f"name: {reprlib.repr(self.name)} is no folder name (letters, digits and . _ - + = , @; at most 128)"
-            )
+            raise UsageError(f"name: {reprlib.repr(self.name)} is no folder name (<= 128 letters, digits and ._-+=,@)")
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
             raise UsageError(f"device: expected auto, cpu, cuda or cuda:0, got {reprlib.repr(self.device)}")
         limits = {"seed": (0, 2**63), "threads": (1, 1_025)}
@@ -90,9 +88,8 @@ def from_dict(cls: type[T], data: Any, where: str, base: T | None = None, absent
     hints, made = get_type_hints(cls), {}
     given = {str(key).replace("-", "_"): value for key, value in data.items()}
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        default = absent if f.default is dataclasses.MISSING else f.default
-        if f.default_factory is not dataclasses.MISSING:
-            default = f.default_factory()
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        default = absent if default is dataclasses.MISSING else default
         made[f.name] = default if base is None else getattr(base, f.name)
         if f.name in given:
             made[f.name] = _convert(hints[f.name], given.pop(f.name), f"{where}: {f.name}", made[f.name])
