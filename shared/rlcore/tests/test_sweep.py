@@ -128,7 +128,6 @@ def test_without_a_grid_there_is_one_job_named_like_the_file(place):
         ("""[fixed]\nenv = 'a"b'""", "env: 'a\"b': values may hold no"),
         ('[fixed]\nenv = "a\\tb"', "values may hold no"),
         ('[fixed]\nenv = ""', "values may hold no"),
-        ("[grid]\nname = ['a']", "name: the jobs' names are derived"),
         ("name = 'a b'\n", "name: 'a b' is no folder name"),
         ("name = '../up'\n", "name: '../up' is no folder name"),
         ("name = 3\n", "s.toml: name: expected printable text, got 3"),

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import itertools
 import os
 import re
@@ -100,8 +99,6 @@ def load_jobs(cfg: CollectConfig) -> tuple[str, list[Job]]:
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"{where}: [grid] {key}: expected a list of values, such as [1, 2]")
-    if "name" in {*fixed, *grid}:
-        raise UsageError(f"{where}: name: the jobs' names are derived from the sweep's and from [grid]")
     jobs: dict[str, Job] = {}
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values))
@@ -138,7 +135,6 @@ def run_sweep(cfg: SweepConfig) -> int:
     folder, jobs = make(cfg)
     codes = run_local(jobs, folder, cfg.workers, cfg.retries)
     width = max(len(job.name) for job in jobs)
-    print(f"\n{'job':{width}}  state")
     for job in jobs:
         code, log = codes[job.id], folder / "logs" / f"{job.id:04d}.err"
         print(f"{job.name:{width}}  {f'failed with exit code {code}: see {log}' if code else 'finished'}")
@@ -162,11 +158,9 @@ def run_local(jobs: Sequence[Job], folder: Path, workers: int, retries: int) -> 
                 tries[job.id] += 1
                 if code == Preempted.exit_code and tries[job.id] <= retries:
                     waiting.append(job)
-                    continue
-                codes[job.id] = code
-                print(
-                    f"[{len(codes)}/{len(jobs)}] {job.name}: {f'exit code {code}' if code else 'finished'}", flush=True
-                )
+                else:
+                    codes[job.id] = code
+                    print(f"[{len(codes)}/{len(jobs)}] {job.name}: exit code {code}", flush=True)
             if len(stops) > heard:  # the first signal asks the children to save and leave, the second kills them
                 heard = len(stops)
                 for _, child in running:
@@ -206,21 +200,20 @@ def collect(cfg: CollectConfig) -> None:
     from rlcore.plots import read_metrics, series
 
     name, jobs = load_jobs(cfg)
-    table = io.StringIO()
     columns = ["name", *jobs[0].grid, "state", "step", "last_return", "best_return", "best_step"]
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    for job in jobs:
-        row: dict[str, Any] = {**{k: _text(v, k) for k, v in job.grid.items()}, "name": job.name, "state": job.state}
-        rows = read_metrics(Path(job.run)) if Path(job.run, "metrics.jsonl").exists() else []
-        steps, returns = series(rows, "return_mean", "eval")
-        if steps.size:
-            row |= {"step": int(steps[-1]), "last_return": returns[-1]}
-            row |= {"best_return": returns.max(), "best_step": int(steps[returns.argmax()])}
-        writer.writerow(row)
     path = cfg.sweeps / name / "sweep.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, lambda file: file.write(table.getvalue().encode()))
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for job in jobs:
+            row = {key: _text(value, key) for key, value in job.grid.items()} | {"name": job.name, "state": job.state}
+            rows = read_metrics(Path(job.run)) if Path(job.run, "metrics.jsonl").exists() else []
+            steps, returns = series(rows, "return_mean", "eval")
+            if steps.size:
+                row |= {"step": f"{steps[-1]:.0f}", "last_return": str(returns[-1])}
+                row |= {"best_step": f"{steps[returns.argmax()]:.0f}", "best_return": str(returns.max())}
+            writer.writerow(row)
     print(path)
 
 
