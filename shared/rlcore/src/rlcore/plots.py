@@ -66,9 +66,8 @@ def learning_curves(
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
         for curve in curves:
             axes.plot(*curve, color=colour, lw=0.6, alpha=0.4)
-    axes.set_title(title, fontsize=11)
-    axes.set_ylabel(_label(key))
-    axes.set_xlabel("env steps  (line: IQM of the runs, band: its 95 % bootstrap interval)")
+    note = "env steps  (line: IQM of the runs, band: its 95 % bootstrap interval)"
+    axes.set(title=title, xlabel=note, ylabel=LABELS.get(key, key))
     columns = max(1, 80 // (max(map(len, groups)) + 14))
     figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     return figure
@@ -102,9 +101,9 @@ def training_panels(run_dir: Path, panels: Sequence[tuple[str, Sequence[str], st
             width = values.size // 60 * 2 + 1 if values.size > 100 else 1  # moving average over 1/30 of a long series
             smooth = np.convolve(np.pad(values, width // 2, mode="edge"), np.full(width, 1 / width), "valid")
             axes.plot(steps, values, color=colour, lw=0.5, alpha=0.3)
-            axes.plot(steps, smooth, color=colour, lw=1.6, label=_label(key), marker="o" if values.size == 1 else "")
-        axes.set_title(title, fontsize=11)
-        axes.set_xlim(0, max(last, 1))  # one time axis for all: panels can be read across
+            mark = "o" * (values.size == 1)
+            axes.plot(steps, smooth, color=colour, lw=1.6, label=LABELS.get(key, key), marker=mark)
+        axes.set(title=title, xlim=(0, max(last, 1)))  # one time axis for all: panels can be read across
         axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -121,10 +120,6 @@ def _axes(count: int, columns: int, width: float, height: float) -> tuple[Figure
         axes.grid(alpha=0.25, lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, grid
-
-
-def _label(key: str) -> str:
-    return LABELS.get(key, key.replace("_", " "))
 
 
 def save(figure: Figure, path: Path) -> None:
