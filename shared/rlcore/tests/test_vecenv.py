@@ -251,6 +251,7 @@ def test_an_env_that_raises_is_named(backend, opened):
     named = f"env 5, episode 0 .reset seed {episode_seed(2, 5, 0)}.*ZeroDivisionError: the floor is gone"
     with pytest.raises(EnvironmentProblem, match=named):
         vec.step(np.array([0, 6, 0]))
+    vec.close()
     assert backend == "sync" or children_gone(vec)
 
 

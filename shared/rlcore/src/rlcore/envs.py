@@ -39,9 +39,7 @@ def make_env(env_id: str, max_episode_steps: int | None = None, **kwargs: Any) -
         return env if isinstance(env.observation_space, Box) else gymnasium.wrappers.FlattenObservation(env)
     except gymnasium.error.UnregisteredEnv as error:
         raise UsageError(f"no environment {env_id!r}: {nearest(name or env_id, gymnasium.registry)}") from error
-    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-        raise EnvironmentProblem(f"{env_id} needs a package that is missing or broken: {error}") from error
-    except Exception as error:
+    except Exception as error:  # a missing package, too
         raise EnvironmentProblem(f"{env_id} cannot be built: {type(error).__name__}: {error}") from error
 
 
@@ -59,12 +57,10 @@ class Episodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.run_seed, self.index, self.discrete = seed, index, isinstance(self.action_space, Discrete)
         self.episode = -1
         self.actions: list[Any] = []
-        self.pending: Snapshot | None = None
+        self.pending: tuple[int, Any] | None = None  # episode, actions to replay
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         (self.episode, replay), self.pending = self.pending or (self.episode + 1, ()), None
-        if replay is None:
-            self.episode, replay = self.episode + 1, ()
         self.actions = []
         try:
             obs, _ = self.env.reset(seed=episode_seed(self.run_seed, self.index, self.episode))

@@ -107,8 +107,9 @@ class Batch:
         return {"snapshots": snapshots, "obs": self.current_obs.copy(), "random": numpy_state(self.random.np_random)}
 
     def unpack(self, state: dict[str, Any]) -> list[Snapshot]:
+        """What each env's next reset begins: its episode, or the one after an episode that was too long to keep."""
         set_numpy_state(self.random.np_random, state["random"])
-        return [(k, None if actions is None else np.asarray(actions)) for k, actions in state["snapshots"]]
+        return [(k + (a is None), np.zeros(0) if a is None else np.asarray(a)) for k, a in state["snapshots"]]
 
     def check_replay(self, state: dict[str, Any]) -> None:
         """Warn where the continued episode is not the one that was saved."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rlcore.envs import Array, Episodes, failure, nearest
-from rlcore.errors import EnvironmentProblem, QuintetWarning, UsageError
+from rlcore.errors import QuintetWarning, UsageError
 from rlcore.seeding import episode_seed, numpy_state, set_numpy_state
 from rlcore.vecenv import Batch, VecStep
 
@@ -31,7 +31,7 @@ def _worker_env(owner: int, *args: Any) -> Episodes:
 
 
 class AsyncVec(Batch):
-    """A process an env (gymnasium's AsyncVectorEnv). A worker that dies or hangs is named, and all are ended."""
+    """A process an env (gymnasium's AsyncVectorEnv). A worker that dies or hangs is named, and all are killed."""
 
     def __init__(self, env_id: str, num_envs: int, seed: int, first_env: int, max_episode_steps: int | None) -> None:
         from gymnasium.vector import AsyncVectorEnv, AutoresetMode
@@ -69,7 +69,7 @@ class AsyncVec(Batch):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         snapshots = self.unpack(state)
-        self.episode[:] = [k - (actions is not None) for k, actions in snapshots]  # the reset adds 1
+        self.episode[:] = [episode - 1 for episode, _ in snapshots]  # the reset adds 1
         with self._watch():
             self.vec.set_attr("pending", snapshots)
         self.reset()
@@ -79,9 +79,6 @@ class AsyncVec(Batch):
     def _watch(self) -> Iterator[None]:
         try:
             yield
-        except EnvironmentProblem:  # from `Episodes` in a worker: env and seed are in it
-            self._kill()
-            raise
         except (EOFError, OSError, multiprocessing.TimeoutError) as error:
             for worker in self.vec.processes:
                 worker.join(0.2)  # a killed one takes a moment to be seen as dead
@@ -98,7 +95,6 @@ class AsyncVec(Batch):
         self.vec.closed = True
         for worker in self.vec.processes:
             worker.kill()
-        for worker in self.vec.processes:
             worker.join()
 
     def close(self) -> None:
