@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint learn bench micro dist lock lock-check clean
+.PHONY: help setup test faults lint learn bench micro dist lock lock-check clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ micro: $(BENCH_VENV)/.stamp ## Set up, then time our parts against the peers', i
 
 learn: $(VENV)/.stamp ## Set up, then re-measure every learning claim (an hour or so)
 	$(PY) -m benchmarks --tier learn $(ARGS)
+
+faults: $(VENV)/.stamp ## Set up, then the crash tests at full count (half an hour)
+	QUINTET_KILLS=200 QUINTET_SIGNALS=50 QUINTET_LONG_STEPS=1000000 $(PY) -m pytest --timeout 3600 tests/test_faults.py $(ARGS)
 
 lint: $(VENV)/.stamp ## Set up, then style, types and layering
 	$(VENV)/bin/ruff check .
@@ -91,13 +94,13 @@ python-is-new-enough:
 define make_venv
 	@echo "Setting up $(1) from locks/$(2).txt (once; a minute or two on a slow line)"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(1)
-	@$(UV) pip install --quiet --python $(1)/bin/python --no-deps --require-hashes -r locks/$(2).txt
+	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --no-deps --require-hashes -r locks/$(2).txt
 	@if [ "$(TORCH)" != gpu ] && [ -n "$(WHEELS)" ] && ! command -v nvidia-smi >/dev/null 2>&1 && \
-	  $(UV) pip install --quiet --python $(1)/bin/python --no-deps --no-index --find-links "$(WHEELS)" 'torch==$(TORCH_VERSION)' 2>/dev/null; \
+	  $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --no-deps --no-index --find-links "$(WHEELS)" 'torch==$(TORCH_VERSION)' 2>/dev/null; \
 	then echo "torch $(TORCH_VERSION): the CPU wheel from your wheel folder"; \
 	else echo "torch $(TORCH_VERSION): the locked build"; \
-	  $(UV) pip install --quiet --python $(1)/bin/python --no-deps --require-hashes -r locks/torch.txt; fi
-	@$(UV) pip install --quiet --python $(1)/bin/python --no-deps $(addprefix -e ./,$(MEMBERS))
+	  $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --no-deps --require-hashes -r locks/torch.txt; fi
+	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --no-deps $(addprefix -e ./,$(MEMBERS))
 	@touch $(1)/.stamp
 endef
 

@@ -63,6 +63,24 @@ def test_an_update_equals_the_plain_one(core: str):
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_the_gradient_norm_is_clipped_inside_adam(clip: float):
+    """Adam forgets the scale of its gradients, but not of two in a row: the second one is larger."""
+    agent = Agent(replace(CFG, grad_clip=clip), 4, 2, CPU)
+    small, large = batch(1), batch(2)
+    large["reward"] *= 100
+    moments = []
+    for data in (small, large):
+        agent.update(data, None, progress=0.0)
+        state = agent.optimizer.state_dict()["state"].values()
+        moments.append(torch.cat([s["exp_avg"].flatten() for s in state]).norm())
+    if clip < 1:  # both gradients have norm `clip`: m = 0.1 clip, then at most 0.9 * 0.1 clip + 0.1 clip
+        torch.testing.assert_close(moments[0], torch.tensor(0.1 * clip), rtol=1e-3, atol=0.0)
+        assert moments[1] <= 0.1901 * clip
+    else:
+        assert moments[1] > 2e-4
+
+
 def test_gradients_flow_through_the_memory_but_not_through_the_burn_in():
     agent = Agent(replace(CFG, eta=0.5), 4, 2, CPU)
     data = batch()

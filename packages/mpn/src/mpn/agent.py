@@ -79,24 +79,28 @@ class Agent:
             batch[n][k:-1] for n in ("action", "reward", "terminated", "truncated")
         )
         loss, info = recurrent_double_dqn_loss(
-            q, target_q, action, reward, terminated, truncated, gamma=cfg.gamma, n_step=cfg.n_step
+            q, target_q, action, reward, terminated, truncated, cfg.gamma, cfg.n_step, cfg.huber_delta
         )
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.parameters:
+            p.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, cfg.grad_clip)
-        self._step(loss.detach() + norm, progress)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        good = torch.isfinite(loss.detach() + norm)
+        self._step(good, norm, progress)
         self.updates += 1
         if cfg.tau is not None:
             nets.soft_update(cfg.tau)
         elif self.updates % cfg.target_update_freq == 0:
             nets.hard_update()
-        return {"loss": loss.detach(), "q_mean": info["q_mean"], "grad_norm": norm}
+        metrics = {"loss": loss.detach(), "q_mean": info["q_mean"], "grad_norm": norm}
+        return {name: torch.where(good, value, 0.0) for name, value in metrics.items()}
 
-    def _step(self, finite: Tensor, progress: float) -> None:
+    def _step(self, good: Tensor, norm: Tensor, progress: float) -> None:
         # Fused Adam leaves everything as it is where found_inf is 1: torch's gradient scalers rely on the same.
-        bad = torch.isfinite(finite).logical_not().float()
+        # It divides gradients by grad_scale, which clips their norm without another pass over them.
+        bad = good.logical_not().float()
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
-        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = (norm / self.cfg.grad_clip).clamp(min=1.0)  # type: ignore[attr-defined]
         self.optimizer.param_groups[0]["lr"] = self.cfg.lr + min(progress, 1.0) * (self.cfg.lr_end - self.cfg.lr)
         self.optimizer.step()
         self.skipped += bad

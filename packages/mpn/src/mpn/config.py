@@ -48,18 +48,23 @@ def task_preset(cfg: Any) -> str | None:
     return TASK_PRESETS.get(getattr(cfg, "env", ""))
 
 
+Core = Literal["mpn", "mpn-frozen", "rnn", "gru", "lstm"]
+InputMap = Literal["auto", "none", "one", "random", "learned"]
+
+
+def _also(*names: str) -> Any:
+    """Further names of an option: those that users of this method know from elsewhere."""
+    return tyro.conf.arg(aliases=tuple(f"--{name}" for name in names))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
     """Learn a task by recurrent double Q-learning. The same command again continues the run."""
 
-    name: Annotated[str | None, tyro.conf.arg(aliases=("--experiment-name",))] = None  # Run's name; drawn if left out.
-    dir: Annotated[Path, tyro.conf.arg(aliases=("--experiments-dir",))] = Path("experiments")  # Folder of the runs.
-    env: Annotated[str, tyro.conf.arg(aliases=("--task", "--env-name"))] = (
-        "CartPole-v1"  # A built-in task (mpn/TMaze-v0, ...), a Gymnasium id, or module:factory.
-    )
-    core: Annotated[Literal["mpn", "mpn-frozen", "rnn", "gru", "lstm"], tyro.conf.arg(aliases=("--model-type",))] = (
-        "mpn"  # The memory. mpn-frozen never writes to it: the feed-forward control.
-    )
+    name: Annotated[str | None, _also("experiment-name")] = None  # Name of the run; drawn if left out.
+    dir: Annotated[Path, _also("experiments-dir")] = Path("experiments")  # Folder of the runs.
+    env: Annotated[str, _also("task", "env-name")] = "CartPole-v1"  # mpn/TMaze-v0 ..., a Gymnasium id, module:factory.
+    core: Annotated[Core, _also("model-type")] = "mpn"  # The memory; mpn-frozen is the feed-forward control.
     # --- network
     hidden_dim: int = 64  # Hidden units a layer.
     num_layers: int = 1  # Layers of the core.
@@ -68,9 +73,7 @@ class TrainConfig(RunConfig):
     activation: Literal["tanh", "relu", "sigmoid", "linear"] = "tanh"  # Of the plastic layer.
     bias: bool = True  # Whether layers have one.
     m_clip: float | None = None  # Clamp the Hebbian matrix to [-m_clip, m_clip].
-    input_map: Literal["auto", "none", "one", "random", "learned"] = (
-        "auto"  # Before the core: raw, a constant 1 appended, or a projection; auto: one for the memory tasks.
-    )
+    input_map: InputMap = "auto"  # Raw, a constant 1 appended, or a projection; auto: one for the memory tasks.
     input_dim: int = 10  # Outputs of a random or learned projection.
     # --- length of the run
     total_steps: int = 100_000  # Env steps over all envs.
@@ -81,16 +84,15 @@ class TrainConfig(RunConfig):
     gamma: float = 0.99  # Discount a step, in [0, 1].
     lr: float = 1e-3  # Adam's step size at the start.
     lr_end: float = 1e-4  # ... and at the end, falling in a straight line.
-    batch_size: Annotated[int, tyro.conf.arg(aliases=("--sequence-batch-size",))] = 32  # Sequences an update.
+    batch_size: Annotated[int, _also("sequence-batch-size")] = 32  # Sequences an update.
     sequence_length: int = 16  # Steps of a sequence that are learnt from.
     burn_in: int = 8  # Steps before them that only warm the memory up.
-    store_state_every: int | None = (
-        None  # Keep the memory before every so many steps, where replayed windows begin; 0: they begin empty.
-    )
+    store_state_every: int | None = None  # Windows begin at memories stored so often; 0: empty; None: sequence_length.
     buffer_size: int = 100_000  # Transitions kept.
     learning_starts: int = 1_000  # Env steps before the first update.
     train_freq: int = 16  # Env steps for each update.
     n_step: int = 1  # Rewards summed before bootstrapping.
+    huber_delta: float = 1.0  # TD errors up to this size count squared, larger ones linearly.
     target_update_freq: int = 200  # Updates between copies to the target net (when tau is not given).
     tau: float | None = None  # Polyak rate of the target net each update, in place of copies.
     grad_clip: float = 10.0  # Largest gradient norm.
@@ -120,7 +122,7 @@ class TrainConfig(RunConfig):
         ):
             if (value := getattr(self, key)) is not None and not 0 <= value <= 1:
                 raise UsageError(f"{key}: must be in [0, 1], got {value}")
-        for key in ("lr", "grad_clip"):
+        for key in ("lr", "grad_clip", "huber_delta"):
             if not 0 < getattr(self, key) < 1e6:
                 raise UsageError(f"{key}: must be positive, got {getattr(self, key)}")
         if self.n_step > self.sequence_length:
@@ -155,8 +157,8 @@ class TrainConfig(RunConfig):
 class SavedRun:
     """Where an earlier run lies."""
 
-    name: Annotated[str, tyro.conf.arg(aliases=("--experiment-name",))]  # Name of the run.
-    dir: Annotated[Path, tyro.conf.arg(aliases=("--experiments-dir",))] = Path("experiments")  # Folder of the runs.
+    name: Annotated[str, _also("experiment-name")]  # Name of the run.
+    dir: Annotated[Path, _also("experiments-dir")] = Path("experiments")  # Folder of the runs.
     debug: bool = False  # Show full tracebacks.
 
 
@@ -164,7 +166,7 @@ class SavedRun:
 class EvalConfig(SavedRun):
     """Score a run's policy, greedily, on episodes it has never seen; writes eval.json."""
 
-    num_eval_episodes: Annotated[int, tyro.conf.arg(aliases=("--episodes",))] = 10  # Episodes.
+    num_eval_episodes: Annotated[int, _also("episodes")] = 10  # Episodes.
     checkpoint: str = "auto"  # best, final, latest, a file; auto takes the first there is.
     seed_base: int = 10_000  # Run seed of the evaluation episodes: the same one gives the same episodes.
     max_episode_steps: int | None = None  # Time limit; the task's own if left out.
@@ -194,7 +196,7 @@ class PlotConfig(SavedRun):
 class DoctorConfig:
     """Check the installation; with --env, what that environment asks of a Hebbian memory."""
 
-    env: Annotated[str | None, tyro.conf.arg(aliases=("--task",))] = None  # Environment to look into.
+    env: Annotated[str | None, _also("task")] = None  # Environment to look into.
     input_map: Literal["auto", "none", "one", "random"] = "auto"  # As in training.
     lambda_decay: float = 0.9  # As in training.
     json: bool = False  # Print the findings as JSON.

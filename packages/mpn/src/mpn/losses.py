@@ -45,9 +45,9 @@ def n_step_return(
     rows = len(reward) + 1 - n_step
     if rows < 1:
         raise UsageError(f"n_step {n_step} needs windows of at least {n_step} steps, got {len(reward)}")
-    total = torch.zeros_like(reward[:rows])
-    alive, mask = torch.ones_like(total), torch.ones_like(total)
-    for k in range(n_step):
+    total, mask = reward[:rows], (~truncated[:rows]).to(reward.dtype)
+    alive = (~terminated[:rows]).to(reward.dtype)
+    for k in range(1, n_step):
         total = total + gamma**k * alive * reward[k : k + rows]
         mask = mask * (1.0 - alive * truncated[k : k + rows].to(total.dtype))
         alive = alive * (1.0 - terminated[k : k + rows].to(total.dtype))

@@ -65,6 +65,11 @@ class SequenceReplay:
         """Store one step of every env."""
         self.steps.add(**step)
 
+    @property
+    def ready(self) -> bool:
+        """Whether it holds a window that begins where a memory is stored."""
+        return self.steps.total >= self.cfg.window
+
     def sample(self, batch: int) -> tuple[dict[str, Tensor], State | None]:
         """Windows (K + L + 1, B, ...) and the memory before each (B, ...), None for empty ones."""
         slot, env = self.steps.starts(batch, self.cfg.window, self.stride)

@@ -188,7 +188,7 @@ class Run:
         with self._saving("metrics.jsonl"):
             self.record.append(written)
         self.mirrors.write(written)
-        self._status.update({k: v for k, v in written.items() if k != "kind"})
+        self._status.update(written if kind == "train" else {kind: written})
         return written
 
     def diverged(self, step: int, what: str, dump: Mapping[str, Any]) -> None:

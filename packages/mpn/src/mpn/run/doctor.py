@@ -22,22 +22,23 @@ def doctor(cfg: DoctorConfig) -> int:
     return report(check("mpn", EXTRAS, env_checks), as_json=cfg.json)
 
 
-def overlap(inputs: Array, is_init: Array) -> float:
-    """Share of steps whose input shares support with some earlier input of its episode.
+def overlap(inputs: Array, is_init: Array, last: Array) -> float:
+    """Share of decisions whose input shares support with some earlier input of the episode; a decision is a last step.
 
     The memory adds eta sum_{s<t} lambda^(t-1-s) h_s * W (x_s * x_t) to step t: where every x_s * x_t is 0, the past
     cannot be read, whatever W, eta and lambda are.
 
-    Args: inputs (T, N, I), is_init (T, N) bool. Returns: a share of the steps that have a past.
+    Args: inputs (T, N, I); is_init, last (T, N) bool, the first and last steps of episodes.
+    Returns: a share of the last steps; where no episode has ended, of all steps that have a past.
     """
     seen = np.zeros(inputs.shape[1:], bool)
-    readable = steps = 0
-    for x, first in zip(inputs != 0, is_init):
+    counted = last if last.any() else ~is_init
+    readable = 0
+    for x, first, count in zip(inputs != 0, is_init, counted):
         seen[first] = False
-        steps += int((~first).sum())
-        readable += int((x & seen).any(1)[~first].sum())
+        readable += int((x & seen).any(1)[count].sum())
         seen |= x
-    return readable / max(steps, 1)
+    return readable / max(int(counted.sum()), 1)
 
 
 def memory_check(cfg: DoctorConfig) -> Check:
@@ -55,20 +56,22 @@ def memory_check(cfg: DoctorConfig) -> Check:
         envs = make(cfg.env or "", 8, seed=0)
         mapped = InputMap(input_map, envs.single_observation_space.shape[0], 10, torch.Generator().manual_seed(0))
         obs, is_init = envs.reset(), np.ones(8, bool)
-        inputs, firsts = [], []
+        inputs, firsts, lasts = [], [], []
         for _ in range(500):
             inputs.append(mapped(torch.as_tensor(obs)).detach().numpy().copy())
             firsts.append(is_init)
             moved = envs.step(envs.sample())
             obs, is_init = moved.obs, moved.terminated | moved.truncated
+            lasts.append(is_init)
         envs.close()
     except QuintetError as error:
         return Check("fail", f"{cfg.env}: {error}", "see mpn train --help for what --env takes")
-    x, share = np.stack(inputs), overlap(np.stack(inputs), np.stack(firsts))
+    x = np.stack(inputs)
+    share = overlap(x, np.stack(firsts), np.stack(lasts))
     bound = float(np.abs(x).max()) / (1 - cfg.lambda_decay) if cfg.lambda_decay < 1 else float("inf")
     what = (
-        f"{cfg.env} with --input-map {input_map}: the memory can be read in {share:.0%} of the steps; with lambda "
-        f"{cfg.lambda_decay:g} max|M| stays under {bound:.3g} |eta| (tanh)"
+        f"{cfg.env} with --input-map {input_map}: the memory can be read at {share:.0%} of the last steps of episodes; "
+        f"with lambda {cfg.lambda_decay:g} max|M| stays under {bound:.3g} |eta| (tanh)"
     )
     if cfg.lambda_decay < 1:
         what += f", burn-in of {burn_in_length(cfg.lambda_decay)} steps forgets 90 % of a wrong start"

@@ -9,6 +9,7 @@ from mpn.envs import make
 from mpn.run.saved import check_fits, open_run
 from rlcore.evaluate import evaluate
 from rlcore.files import write_json
+from rlcore.seeding import derive
 from rlcore.vecenv import VecEnv
 
 
@@ -18,7 +19,9 @@ def evaluate_run(cfg: EvalConfig) -> int:
     limit = cfg.max_episode_steps or saved.cfg.max_episode_steps
 
     def make_envs(num_envs: int, first_env: int) -> VecEnv:
-        envs = make(saved.cfg.env, num_envs, seed=cfg.seed_base, first_env=first_env, max_episode_steps=limit)
+        # a stream of its own: no training run, whatever its seed, has met these episodes
+        seed = derive(cfg.seed_base, "evaluation")
+        envs = make(saved.cfg.env, num_envs, seed=seed, first_env=first_env, max_episode_steps=limit)
         check_fits(saved, envs)
         return envs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mpn.envs import make
 from mpn.replay import SequenceReplay
 from mpn.run.history import History
 from rlcore import device
+from rlcore.errors import QuintetWarning
 from rlcore.evaluate import evaluate
 from rlcore.nets import count_parameters
 from rlcore.run import Run
@@ -69,7 +71,7 @@ def train(cfg: TrainConfig) -> Path:
                 watch.saw(moved, done)
                 history.add(stats.update(moved.reward, done), epsilon)
                 obs, is_init, step = moved.obs, done, step + cfg.num_envs
-            if step - filled_from > cfg.learning_starts:
+            if step - filled_from > cfg.learning_starts and buffer.ready:
                 with run.phase("learn"):
                     for _ in range(step // cfg.train_freq - (step - cfg.num_envs) // cfg.train_freq):
                         run.meters.add(agent.update(*buffer.sample(cfg.batch_size), step / cfg.total_steps))
@@ -101,7 +103,7 @@ def evaluate_now(run: Run, step: int, agent: Agent, cfg: TrainConfig) -> float:
 
     def make_envs(num_envs: int, first_env: int) -> VecEnv:
         limit = cfg.max_episode_steps
-        return make(cfg.env, num_envs, seed=run.seed("evaluation"), first_env=first_env, max_episode_steps=limit)
+        return make(cfg.env, num_envs, seed=run.seed("selection"), first_env=first_env, max_episode_steps=limit)
 
     row = evaluate(agent.policy, make_envs, cfg.eval_episodes).as_row()
     run.log("eval", step, row)
@@ -116,8 +118,13 @@ def agent_row(agent: Agent, epsilon: float) -> dict[str, Any]:
 
 def memory_norm(memory: Any) -> float:
     """Mean Frobenius norm of the envs' memories (Hebbian matrices, or hidden states)."""
+    return float(np.mean([np.linalg.norm(m.reshape(len(m), -1), axis=1).mean() for m in arrays(memory)]))
+
+
+def arrays(memory: Any) -> list[np.ndarray[Any, Any]]:
+    """The parts of a memory, wherever they live, as numpy arrays (N, ...)."""
     parts = memory if isinstance(memory, tuple) else (memory,)
-    return float(np.mean([np.linalg.norm(np.asarray(m).reshape(len(m), -1), axis=1).mean() for m in parts]))
+    return [m.cpu().numpy() if isinstance(m, torch.Tensor) else m for m in parts]
 
 
 class Watch:
@@ -127,6 +134,7 @@ class Watch:
         self.is_init = np.ones(num_envs, bool)
         self._obs = np.zeros(num_envs)
         self._reward = np.zeros(num_envs)
+        self._skipped = 0  # updates that were reported already
 
     def saw(self, moved: VecStep, done: np.ndarray[Any, Any]) -> None:
         """NaN and Inf stay in a sum."""
@@ -144,10 +152,16 @@ class Watch:
         for name, value in agent.nets.online.named_parameters():
             if not bool(torch.isfinite(value).all()):
                 run.diverged(step, f"parameter {name}", self._dump(agent, buffer))
+        if (skipped := int(agent.skipped)) > self._skipped:
+            message = (
+                f"{skipped - self._skipped} updates before step {step:,} were skipped: loss or gradient not finite"
+            )
+            warnings.warn(message, QuintetWarning, stacklevel=2)
+            self._skipped = skipped
         if int(agent.bad_in_a_row) >= BAD_UPDATES:
             what = f"the gradient norm or loss of the last {int(agent.bad_in_a_row)} updates"
             run.diverged(step, what, self._dump(agent, buffer))
-        largest = max(float(np.abs(np.asarray(m)).max()) for m in _parts(agent.memory))
+        largest = max(float(np.abs(m).max()) for m in arrays(agent.memory))
         if not largest < M_LIMIT:
             cfg = agent.cfg
             what = (
@@ -156,16 +170,12 @@ class Watch:
             run.diverged(step, f"{what} use --activation tanh or --m-clip; the memory", self._dump(agent, buffer))
 
     def _dump(self, agent: Agent, buffer: SequenceReplay) -> Mapping[str, Any]:
-        batch = buffer.sample(agent.cfg.batch_size)[0] if len(buffer.steps) >= agent.cfg.window else {}
+        batch = buffer.sample(agent.cfg.batch_size)[0] if buffer.ready else {}
         return {"agent": agent.state_dict(), "batch": batch}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"is_init": self.is_init, "obs": self._obs, "reward": self._reward}
+        return {"is_init": self.is_init, "obs": self._obs, "reward": self._reward, "skipped": self._skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.is_init = np.asarray(state["is_init"]).copy()
+        self.is_init, self._skipped = np.asarray(state["is_init"]).copy(), int(state["skipped"])
         self._obs, self._reward = np.asarray(state["obs"]).copy(), np.asarray(state["reward"]).copy()
-
-
-def _parts(memory: Any) -> tuple[Any, ...]:
-    return memory if isinstance(memory, tuple) else (memory,)
