@@ -114,9 +114,8 @@ def code_lines(path: Path) -> int:
             and body
             and isinstance(body[0], ast.Expr)
             and isinstance(body[0].value, ast.Constant)
-        ):
-            if isinstance(body[0].value.value, str):
-                skipped |= set(range(body[0].lineno, (body[0].end_lineno or 0) + 1))
+        ) and isinstance(body[0].value.value, str):
+            skipped |= set(range(body[0].lineno, (body[0].end_lineno or 0) + 1))
     lines = enumerate(text.splitlines(), 1)
     return sum(1 for n, line in lines if line.strip() and not line.strip().startswith("#") and n not in skipped)
 

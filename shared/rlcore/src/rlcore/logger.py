@@ -19,8 +19,6 @@ import torch
 
 from rlcore.errors import EnvironmentProblem, QuintetWarning
 
-CLOCK_KEYS = frozenset({"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"})  # differ from run to run
-
 
 class Record:
     """The append-only file of metric rows, one JSON object a line."""

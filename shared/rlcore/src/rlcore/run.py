@@ -151,10 +151,6 @@ class Run:
     def numpy_generator(self, *path: str | int) -> np.random.Generator:
         return seeding.numpy_generator(self.cfg.seed, *path)
 
-    def torch_generator(self, *path: str | int, device: str = "cpu") -> torch.Generator:
-        generator: torch.Generator = seeding.torch_generator(self.cfg.seed, *path, device=device)
-        return generator
-
     # --- the loop ---------------------------------------------------------------------------------------------------
     def going(self, step: int) -> bool:
         """Whether to take another turn: not after the last step, nor once a signal has asked for a stop."""
