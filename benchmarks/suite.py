@@ -143,7 +143,7 @@ TIERS = {
     "quick": Tier(
         "all finished methods beside their peer, in under 10 minutes on 2 cores",
         (
-            Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=80_000, eval_every=5_000),
+            Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=80_000, eval_every=2_500),
             Group("tmaze", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=25_000, eval_every=2_500),
         ),
         seeds=(0, 1, 2),
@@ -151,7 +151,7 @@ TIERS = {
     "learn": Tier(
         "every learning claim, on five seeds",
         (
-            Group("cartpole", ("mpn",), steps=100_000, eval_every=5_000),
+            Group("cartpole", ("mpn",), steps=100_000, eval_every=2_500),
             Group("tmaze", ("mpn", "mpn-random", "mpn-frozen", "mpn-raw"), steps=50_000, eval_every=2_500),
             Group("match", ("mpn",), steps=50_000, eval_every=2_500),
         ),
@@ -161,7 +161,7 @@ TIERS = {
     "full": Tier(
         "every method on every task, on five seeds",
         (
-            Group("cartpole", ("mpn", "mpn-frozen", "rnn", "gru", "lstm", "sb3-dqn"), 100_000, eval_every=5_000),
+            Group("cartpole", ("mpn", "mpn-frozen", "rnn", "gru", "lstm", "sb3-dqn"), 100_000, eval_every=2_500),
             Group("tmaze", tuple(METHODS), 50_000, eval_every=2_500),
             Group("match", ("mpn", "mpn-frozen", "rnn", "gru", "lstm", "sb3-dqn"), 80_000, eval_every=2_500),
         ),

@@ -15,24 +15,20 @@ MEMORY_TASKS = ("mpn/TMaze-v0", "mpn/DelayedMatch-v0", "mpn/TemporalOrder-v0")
 MAY_CHANGE = frozenset({"total_steps", "num_episodes"})  # of a run that goes on; schedules then stretch
 
 # Settings found on seeds >= 100. A task's own preset is used unless --preset says otherwise.
+_MEMORY: dict[str, Any] = {
+    "total_steps": 50_000, "hidden_dim": 64, "lr": 1e-3, "lambda_decay": 0.95, "burn_in": 0, "n_step": 1,
+    "huber_delta": 1.0, "tau": 0.01, "buffer_size": 100_000, "epsilon_end": 0.05, "epsilon_fraction": 0.5, "eval_every": 2_500,
+    "eval_episodes": 50,
+}  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
-    "tmaze": {
-        "total_steps": 50_000, "eta": 0.1, "lambda_decay": 0.95, "sequence_length": 12, "burn_in": 0, "tau": 0.01,
-        "epsilon_fraction": 0.5, "eval_episodes": 50,
-    },
-    "delayed-match": {
-        "total_steps": 50_000, "eta": 0.2, "lambda_decay": 0.95, "sequence_length": 10, "burn_in": 0, "tau": 0.01,
-        "epsilon_fraction": 0.5, "eval_episodes": 50,
-    },
-    "temporal-order": {
-        "total_steps": 60_000, "eta": 0.2, "lambda_decay": 0.95, "sequence_length": 8, "burn_in": 0,
-        "target_update_freq": 100, "epsilon_fraction": 0.5, "eval_episodes": 50,
-    },
+    "tmaze": _MEMORY | {"eta": 0.1, "sequence_length": 22},
+    "delayed-match": _MEMORY | {"eta": 0.2, "sequence_length": 10},
+    "temporal-order": _MEMORY | {"eta": 0.2, "sequence_length": 8, "total_steps": 60_000},
     "cartpole-masked": {"eta": 0.2, "lambda_decay": 0.8, "input_map": "learned", "input_dim": 10},
     "debug": {
         "total_steps": 640, "num_envs": 4, "hidden_dim": 8, "batch_size": 8, "sequence_length": 4, "burn_in": 2,
-        "buffer_size": 2_000, "learning_starts": 80, "target_update_freq": 10, "log_every": 80, "eval_every": 320,
-        "save_every": 320, "eval_episodes": 2,
+        "n_step": 2, "buffer_size": 2_000, "learning_starts": 80, "target_update_freq": 10, "log_every": 80,
+        "eval_every": 320, "save_every": 320, "eval_episodes": 2,
     },
 }  # fmt: skip
 TASK_PRESETS = {
@@ -66,7 +62,7 @@ class TrainConfig(RunConfig):
     env: Annotated[str, _also("task", "env-name")] = "CartPole-v1"  # mpn/TMaze-v0 ..., a Gymnasium id, module:factory.
     core: Annotated[Core, _also("model-type")] = "mpn"  # The memory; mpn-frozen is the feed-forward control.
     # --- network
-    hidden_dim: int = 64  # Hidden units a layer.
+    hidden_dim: int = 128  # Hidden units a layer.
     num_layers: int = 1  # Layers of the core.
     eta: float = 0.05  # Hebbian rate; negative is anti-Hebbian.
     lambda_decay: float = 0.9  # Decay of the Hebbian matrix a step, in [0, 1]; half-life ln 0.5 / ln lambda steps.
@@ -82,27 +78,27 @@ class TrainConfig(RunConfig):
     max_episode_steps: int | None = None  # Time limit; the task's own if left out.
     # --- learning
     gamma: float = 0.99  # Discount a step, in [0, 1].
-    lr: float = 1e-3  # Adam's step size at the start.
+    lr: float = 2e-3  # Adam's step size at the start.
     lr_end: float = 1e-4  # ... and at the end, falling in a straight line.
     batch_size: Annotated[int, _also("sequence-batch-size")] = 32  # Sequences an update.
-    sequence_length: int = 16  # Steps of a sequence that are learnt from.
-    burn_in: int = 8  # Steps before them that only warm the memory up.
+    sequence_length: int = 32  # Steps of a sequence that are learnt from.
+    burn_in: int = 4  # Steps before them that only warm the memory up.
     store_state_every: int | None = None  # Windows begin at memories stored so often; 0: empty; None: sequence_length.
-    buffer_size: int = 100_000  # Transitions kept.
+    buffer_size: int = 30_000  # Transitions kept.
     learning_starts: int = 1_000  # Env steps before the first update.
     train_freq: int = 16  # Env steps for each update.
-    n_step: int = 1  # Rewards summed before bootstrapping.
-    huber_delta: float = 1.0  # TD errors up to this size count squared, larger ones linearly.
-    target_update_freq: int = 200  # Updates between copies to the target net (when tau is not given).
+    n_step: int = 24  # Rewards summed before bootstrapping.
+    huber_delta: float = 30.0  # TD errors up to this size count squared, larger ones linearly.
+    target_update_freq: int = 100  # Updates between copies to the target net (when tau is not given).
     tau: float | None = None  # Polyak rate of the target net each update, in place of copies.
     grad_clip: float = 10.0  # Largest gradient norm.
     epsilon_start: float = 1.0  # Share of random actions at the start.
-    epsilon_end: float = 0.05  # ... and at the end of the decay.
+    epsilon_end: float = 0.02  # ... and at the end of the decay.
     epsilon_fraction: float = 0.2  # Share of total_steps over which it falls in a straight line.
     epsilon_decay: float | None = None  # Multiply by this each episode, instead.
     # --- evaluation, saving
-    eval_every: int = 5_000  # Env steps between greedy evaluations; they never change training.
-    eval_episodes: int = 20  # Episodes of each; the best mean becomes best_model.pt.
+    eval_every: int = 2_500  # Env steps between greedy evaluations; they never change training.
+    eval_episodes: int = 50  # Episodes of each; the best mean becomes best_model.pt.
     save_replay: bool = True  # Keep the replay memory on disk, so that a resumed run repeats bit for bit.
 
     def __post_init__(self) -> None:
