@@ -17,8 +17,7 @@ MAY_CHANGE = frozenset({"total_steps", "num_episodes"})  # of a run that goes on
 # Settings found on seeds >= 100. A task's own preset is used unless --preset says otherwise.
 _MEMORY: dict[str, Any] = {
     "total_steps": 50_000, "hidden_dim": 64, "lr": 1e-3, "lambda_decay": 0.95, "burn_in": 0, "n_step": 1,
-    "huber_delta": 1.0, "tau": 0.01, "buffer_size": 100_000, "epsilon_end": 0.05, "epsilon_fraction": 0.5, "eval_every": 2_500,
-    "eval_episodes": 50,
+    "huber_delta": 1.0, "tau": 0.01, "buffer_size": 100_000, "epsilon_end": 0.05, "epsilon_fraction": 0.5,
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
     "tmaze": _MEMORY | {"eta": 0.1, "sequence_length": 22},
@@ -41,7 +40,7 @@ TASK_PRESETS = {
 
 def task_preset(cfg: Any) -> str | None:
     """The preset that suits the environment asked for."""
-    return TASK_PRESETS.get(getattr(cfg, "env", ""))
+    return TASK_PRESETS.get(getattr(cfg, "env", "").partition(":")[0])  # mpn/TMaze-v0:length=5 is a T-maze
 
 
 Core = Literal["mpn", "mpn-frozen", "rnn", "gru", "lstm"]
@@ -146,7 +145,13 @@ class TrainConfig(RunConfig):
 
     @property
     def resolved_input_map(self) -> str:
-        return self.input_map if self.input_map != "auto" else "one" if self.env in MEMORY_TASKS else "none"
+        return (
+            self.input_map
+            if self.input_map != "auto"
+            else "one"
+            if self.env.partition(":")[0] in MEMORY_TASKS
+            else "none"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

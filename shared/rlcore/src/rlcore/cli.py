@@ -89,9 +89,19 @@ def parse(cls: Any, argv: Sequence[str], prog: str, summary: str, presets: Prese
             raise UsageError(f"{_first_line(shown.getvalue())} (see `{prog} --help`)") from None
         return from_dict(cls, to_dict(made), "command line")  # tyro lets nan and control characters pass
 
-    config = attempt(taken["preset"][-1] if taken["preset"] else "none")
-    fitting = auto(config) if auto and not taken["preset"] else None
-    return attempt(fitting) if fitting else config
+    if taken["preset"] or auto is None:
+        return attempt(taken["preset"][-1] if taken["preset"] else "none")
+    errors = []
+    for preset in ("none", *presets):  # options that suit a preset may not suit the defaults it replaces
+        try:
+            config = attempt(preset)
+        except UsageError as error:
+            errors.append(error)
+            continue
+        fitting = auto(config) or "none"
+        if preset in ("none", fitting):
+            return config if fitting == preset else attempt(fitting)
+    raise errors[0]
 
 
 def _rewrite(cls: Any, argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
