@@ -139,6 +139,8 @@ CLAIMS = (
     Claim("match", "mpn", at_least=0.95, of=4),
 )
 
+FRESH_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings; 0 to 4 were met while CartPole's still changed
+
 TIERS = {
     "quick": Tier(
         "all finished methods beside their peer, in under 10 minutes on 2 cores",
@@ -155,7 +157,7 @@ TIERS = {
             Group("tmaze", ("mpn", "mpn-random", "mpn-frozen", "mpn-raw"), steps=50_000, eval_every=2_500),
             Group("match", ("mpn",), steps=50_000, eval_every=2_500),
         ),
-        seeds=(0, 1, 2, 3, 4),
+        seeds=FRESH_SEEDS,
         claims=CLAIMS,
     ),
     "full": Tier(
@@ -165,7 +167,7 @@ TIERS = {
             Group("tmaze", tuple(METHODS), 50_000, eval_every=2_500),
             Group("match", ("mpn", "mpn-frozen", "rnn", "gru", "lstm", "sb3-dqn"), 80_000, eval_every=2_500),
         ),
-        seeds=(0, 1, 2, 3, 4),
+        seeds=FRESH_SEEDS,
         claims=CLAIMS,
     ),
 }

@@ -80,13 +80,13 @@ class TrainConfig(RunConfig):
     lr: float = 2e-3  # Adam's step size at the start.
     lr_end: float = 1e-4  # ... and at the end, falling in a straight line.
     batch_size: Annotated[int, _also("sequence-batch-size")] = 32  # Sequences an update.
-    sequence_length: int = 32  # Steps of a sequence that are learnt from.
+    sequence_length: int = 40  # Steps of a sequence that are learnt from.
     burn_in: int = 4  # Steps before them that only warm the memory up.
     store_state_every: int | None = None  # Windows begin at memories stored so often; 0: empty; None: sequence_length.
-    buffer_size: int = 30_000  # Transitions kept.
+    buffer_size: int = 20_000  # Transitions kept.
     learning_starts: int = 1_000  # Env steps before the first update.
     train_freq: int = 16  # Env steps for each update.
-    n_step: int = 24  # Rewards summed before bootstrapping.
+    n_step: int = 32  # Rewards summed before bootstrapping.
     huber_delta: float = 30.0  # TD errors up to this size count squared, larger ones linearly.
     target_update_freq: int = 100  # Updates between copies to the target net (when tau is not given).
     tau: float | None = None  # Polyak rate of the target net each update, in place of copies.
