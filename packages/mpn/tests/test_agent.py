@@ -15,7 +15,10 @@ from mpn.config import TrainConfig
 from mpn.losses import recurrent_double_dqn_loss
 
 CPU = torch.device("cpu")
-CFG = TrainConfig(hidden_dim=6, batch_size=5, sequence_length=4, burn_in=3, num_envs=3, target_update_freq=1_000)
+CFG = TrainConfig(
+    hidden_dim=6, batch_size=5, sequence_length=4, burn_in=3, n_step=1, huber_delta=1.0, num_envs=3,
+    target_update_freq=1_000,
+)  # fmt: skip
 CORES = ["mpn", "mpn-frozen", "rnn", "gru", "lstm"]
 
 
