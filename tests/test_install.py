@@ -36,11 +36,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_method_installs_alone_with_plain_pip(method: str, wheels: Path, tmp_path: Path):
     """The form that the README gives: the shared wheels and the method's, as files."""
     constraints = tmp_path / "constraints.txt"  # today's versions: a newer torch would be another download of gigabytes
-    pinned = (
-        re.findall(r"^[a-z0-9._-]+==\S+", (ROOT / "locks" / name).read_text(), re.M)
-        for name in ("base.txt", "torch.txt")
-    )
-    constraints.write_text("\n".join(pin for pins in pinned for pin in pins))
+    locks = "".join((ROOT / "locks" / name).read_text() for name in ("base.txt", "torch.txt"))
+    constraints.write_text("\n".join(re.findall(r"^[a-z0-9._-]+==[^\\\n]+", locks, re.M)))  # with their markers
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python, command = tmp_path / "venv/bin/python", tmp_path / "venv/bin" / method
     files = [next(wheels.glob(f"{name}-*.whl")) for name in ("rlcore", method)]

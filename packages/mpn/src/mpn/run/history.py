@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlcore.files import write_json
+from rlcore.files import write_atomic
 from rlcore.logger import Meters
+
+PIECE = 4_096  # episodes written at a time
 
 
 class History:
@@ -50,9 +53,19 @@ class History:
         return {"episodes": self.episodes, **means}
 
     def write(self) -> None:
-        """Write the file, atomically. A loss that was not known yet is null."""
-        columns = {key: [None if v != v else v for v in values] for key, values in self.columns.items()}
-        write_json(self.path, {"episodes": list(range(1, self.episodes + 1)), **columns}, indent=None)
+        """Write the file, atomically and piece by piece, in constant memory. A loss not known yet is null."""
+
+        def write(file: BufferedRandom) -> None:
+            columns: dict[str, Any] = {"episodes": range(1, self.episodes + 1), **self.columns}
+            for key, values in columns.items():
+                file.write(f'{"{" if key == "episodes" else ", "}"{key}": ['.encode())
+                for start in range(0, len(values), PIECE):
+                    piece = ", ".join("null" if v != v else f"{v:.7g}" for v in values[start : start + PIECE])
+                    file.write((", " * (start > 0) + piece).encode())
+                file.write(b"]")
+            file.write(b"}\n")
+
+        write_atomic(self.path, write)
 
     def state_dict(self) -> dict[str, Any]:
         columns = {key: np.array(values, np.float32) for key, values in self.columns.items()}
