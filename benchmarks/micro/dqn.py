@@ -20,7 +20,8 @@ from benchmarks.micro.timing import Row, Side, compare, run
 SHORT = 2_000  # env steps; learning starts at 1,000
 OURS = """--core mpn-frozen --env CartPole-v1 --hidden-dim 64 --activation tanh --batch-size 128 --sequence-length 1
     --burn-in 0 --buffer-size 10000 --learning-starts 1000 --train-freq 10 --target-update-freq 50 --lr 1e-3
-    --lr-end 1e-3 --n-step 1 --huber-delta 1 --epsilon-start 0.05 --epsilon-end 0.05 --eval-every 1000000 --save-every 1000000"""
+    --lr-end 1e-3 --n-step 1 --huber-delta 1 --epsilon-start 0.05 --epsilon-end 0.05 --eval-every 1000000
+    --save-every 1000000"""
 PEER = """
 import sys, torch
 from stable_baselines3 import DQN
