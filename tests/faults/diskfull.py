@@ -72,6 +72,7 @@ def main() -> None:
                 assert len(lines) == 1, (last, said)
                 assert "No space left on device" in lines[0], (last, said)
                 assert str(root) in lines[0], (last, said)
+            assert code or "status.json" in last, (last, "failed unnoticed")  # status.json is a view, not a record
             report["stopped" if code else "harmless"] += 1
             before = sound(root)
             assert train(root)[0] == 0, (last, "could not go on")

@@ -187,6 +187,7 @@ def signals(root: Path, count: int, rng: random.Random) -> dict[str, Any]:
         if code == 0:  # it had finished before
             same(expected, ending(folder), f"run {runs}")
             runs += 1
+            assert runs <= 10 * count, "signals do not stop the run"
             folder = root / f"stopped{runs}"
             folder.mkdir()
             continue
