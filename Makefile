@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BENCH_VENV := .venv-bench
+BNPY_VENV := .venv-bnpy
 PY := $(VENV)/bin/python
 BENCH_PY := $(BENCH_VENV)/bin/python
 TORCH_VERSION := 2.13.0
@@ -28,7 +29,7 @@ test: $(VENV)/.stamp ## Set up, then run every test (under 10 minutes on 2 cores
 bench: $(VENV)/.stamp $(BENCH_VENV)/.stamp ## Set up, then train the methods beside their peers and write a report
 	$(PY) -m benchmarks $(ARGS)
 
-micro: $(BENCH_VENV)/.stamp ## Set up, then time our parts against the peers', in turns
+micro: $(BENCH_VENV)/.stamp $(BNPY_VENV)/.stamp ## Set up, then time our parts against the peers', in turns
 	$(BENCH_PY) -m benchmarks.micro $(ARGS)
 
 learn: $(VENV)/.stamp ## Set up, then re-measure every learning claim (6 minutes on 2 cores)
@@ -40,7 +41,7 @@ faults: $(VENV)/.stamp ## Set up, then the crash tests at full count (half an ho
 lint: $(VENV)/.stamp ## Set up, then style, types and layering
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy shared/rlcore/src packages/mpn/src
+	$(VENV)/bin/mypy shared/*/src packages/*/src
 	$(VENV)/bin/lint-imports
 
 setup: $(VENV)/.stamp ## Only set up: .venv with all packages, editable
@@ -60,7 +61,7 @@ lock-check: | $(UV) ## Resolve from nothing and compare with locks/
 	diff -r locks .tools/locks && echo "locks/ is what pyproject.toml resolves to"
 
 clean: ## Remove environments, caches and build products (never your runs)
-	rm -rf $(VENV) $(BENCH_VENV) .tools dist build uv.lock .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(BNPY_VENV) .tools dist build uv.lock .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- locks ----------------------------------------------------------------------------------------------------------
@@ -74,6 +75,7 @@ export-locks:
 	$(EXPORT) --no-default-groups $$cut > $(DIR)/base.txt; \
 	$(EXPORT) --extra render --extra tb --extra video $$cut > $(DIR)/dev.txt; \
 	$(EXPORT) --extra render --extra tb --extra video --group bench $$cut > $(DIR)/bench.txt; \
+	$(EXPORT) --only-group bnpy > $(DIR)/bnpy.txt; \
 	$(EXPORT) --all-extras $$cut > $(DIR)/full.txt; \
 	pattern=$$(printf '%s|' $$stack | sed 's/|$$//'); \
 	$(EXPORT) --no-default-groups | awk -v p="^($$pattern)==" '/^[a-z]/ {keep = ($$0 ~ p)} keep' > $(DIR)/torch.txt
@@ -111,3 +113,11 @@ $(VENV)/.stamp: locks/dev.txt locks/torch.txt $(PROJECT_FILES) | python-is-new-e
 
 $(BENCH_VENV)/.stamp: locks/bench.txt locks/torch.txt $(PROJECT_FILES) | python-is-new-enough $(UV)
 	$(call make_venv,$(BENCH_VENV),bench)
+
+# Built from source: without a C compiler, or on Python 3.12 and newer, the comparisons with bnpy say so and are left out.
+$(BNPY_VENV)/.stamp: locks/bnpy.txt | python-is-new-enough $(UV)
+	@echo "Setting up $(BNPY_VENV): a peer that is built from source (a minute)"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(BNPY_VENV)
+	@$(UV) pip install --quiet --compile-bytecode --python $(BNPY_VENV)/bin/python --no-deps --require-hashes -r locks/bnpy.txt \
+	  || echo "bnpy could not be built here: its comparisons will be left out"
+	@touch $@

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(p.name for p in (ROOT / "packages").iterdir() if (p / "pyproject.toml").exists())
-MEMBERS = [ROOT / "shared" / "rlcore", *(ROOT / "packages" / name for name in METHODS)]
+SHARED = ("rlcore", "rlblocks")
+MEMBERS = [*(ROOT / "shared" / name for name in SHARED), *(ROOT / "packages" / name for name in METHODS)]
 ROOMS = ("__init__.py", "cli.py", "config.py", "model.py", "losses.py", "agent.py", "envs", "run", "analysis")
 # Written in two halves, so that this file does not find itself.
 HOSTS = [
@@ -47,7 +48,7 @@ def test_derived_and_large_files_are_not_tracked(files: list[Path]):
     assert [p.name for p in files if p.stat().st_size > 5_000_000] == []
 
 
-@pytest.mark.parametrize("lock", ["base.txt", "dev.txt", "bench.txt", "full.txt", "torch.txt"])
+@pytest.mark.parametrize("lock", ["base.txt", "dev.txt", "bench.txt", "bnpy.txt", "full.txt", "torch.txt"])
 def test_locks_pin_every_package_with_hashes(lock: str):
     for name, line in requirements(lock).items():
         assert re.match(r"[a-z0-9._-]+==\S+", line), f"{lock}: {name} is not pinned"
@@ -70,7 +71,7 @@ def test_every_extra_is_locked():
         extras = tomllib.loads((member / "pyproject.toml").read_text())["project"].get("optional-dependencies", {})
         for requirement in [r for rs in extras.values() for r in rs]:
             name = re.split(r"[\[<>=]", requirement)[0].lower()
-            assert name in locked or name == "rlcore", f"{member.name}: {name}"
+            assert name in locked or name in SHARED, f"{member.name}: {name}"
 
 
 def test_packages_share_one_version_and_pin_it():
