@@ -38,13 +38,14 @@ class Problem:
         """Sigmas between the two closest components; infinite for one component."""
         return separation(self.means, self.stds)
 
-    def best_labels(self) -> Array:
-        """(N,) the most probable component of each row under the true mixture: what no fit can beat by much."""
+    def resp(self) -> Array:
+        """(N, K) probabilities of the components under the true mixture: what no fit can beat by much."""
         log_prob = np.empty((len(self.x), self.num_components))
         for k, (weight, mean, std) in enumerate(zip(self.weights, self.means, self.stds)):
             log_prob[:, k] = np.log(weight) - np.log(std).sum() - 0.5 * (((self.x - mean) / std) ** 2).sum(1)
-        best: Array = log_prob.argmax(1)
-        return best
+        prob = np.exp(log_prob - log_prob.max(1, keepdims=True))
+        resp: Array = prob / prob.sum(1, keepdims=True)
+        return resp
 
 
 def separation(means: Array, stds: Array) -> float:

@@ -27,6 +27,7 @@ import warnings
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,7 +89,8 @@ class Bnpy:
         pipe = subprocess.PIPE
         self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ)
         try:
-            self._reply()
+            self.versions: dict[str, str] = self._reply()
+            """Of bnpy and of the numpy and Python it runs under."""
         except RuntimeError as error:
             self.close()
             raise BnpyMissingError(f"{python} has no working bnpy ({error}): run 'make .venv-bnpy/.stamp'") from error
@@ -204,7 +206,8 @@ def main() -> None:
             answer(answers, {"error": f"{type(error).__name__}: {error}"})
             return
         ModelReader.toCArray = native
-        answer(answers, {})
+        versions = {"bnpy": version("bnpy"), "bnpy's numpy": np.__version__, "bnpy's python": sys.version.split()[0]}
+        answer(answers, versions)
         for number, line in enumerate(sys.stdin):
             request = json.loads(line)
             try:
