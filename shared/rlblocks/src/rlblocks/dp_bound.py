@@ -217,6 +217,7 @@ def cholesky(scale: Tensor) -> Tensor:
 
     Raises: NumericalError when a matrix stays singular.
     """
+    lower: Tensor
     lower, bad = torch.linalg.cholesky_ex(scale)
     if bad.any():
         jitter = 1e-8 * scale.diagonal(dim1=-2, dim2=-1).mean(-1)
@@ -232,5 +233,4 @@ def cholesky(scale: Tensor) -> Tensor:
 
 def log_determinant(lower: Tensor) -> Tensor:
     """log |B| of a lower Cholesky factor of B."""
-    log_diagonal: Tensor = lower.diagonal(dim1=-2, dim2=-1).log()
-    return 2 * log_diagonal.sum(-1)
+    return 2 * lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
