@@ -1,0 +1,249 @@
+"""Soft actor-critic: its targets and losses as functions, and one plain agent that holds N learners in one program.
+
+Haarnoja et al. 2018, arXiv:1812.05905. `N` learners (agents), `B` rows of a batch, `E` critics, `A` action dimensions.
+What regularises the policy is an argument, the cost: log pi for maximum entropy, KL(pi || prior) for a skill prior.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlblocks.config import SACConfig
+from rlblocks.gaussians import clamp_log_std, tanh_gaussian, tanh_log_std
+from rlblocks.stacked import Stacked
+from rlcore.errors import UsageError
+from rlcore.nets import polyak_
+from rlcore.seeding import numpy_generator, numpy_state, set_numpy_state, torch_generator
+
+Array = np.ndarray[Any, Any]
+LOG_STD_MAPS = {"clamp": clamp_log_std, "tanh": tanh_log_std}
+
+
+def soft_td_target(reward: Tensor, discount: Tensor, next_q: Tensor, next_cost: Tensor, alpha: Tensor) -> Tensor:
+    """One-step soft Bellman target, y = r + d * (min_e Q_e(s', a') - alpha * c(s', a')); eqs. 2, 3 and 5.
+
+    Args:
+        reward:    (..., B)     in the scale the critics are trained on.
+        discount:  (..., B)     gamma * (1 - terminated), gamma^k for k steps. A time limit is not a termination.
+        next_q:    (..., E, B)  target critics at a' ~ pi(s').
+        next_cost: (..., B)     nats.
+        alpha:     temperature, >= 0; broadcasts against (..., B).
+    Returns: (..., B) target, detached.
+    """
+    assert reward.shape == discount.shape == next_cost.shape, (reward.shape, discount.shape, next_cost.shape)
+    assert (*next_q.shape[:-2], next_q.shape[-1]) == reward.shape, (next_q.shape, reward.shape)
+    return (reward + discount * (next_q.min(-2).values - alpha * next_cost)).detach()
+
+
+def critic_loss(q: Tensor, target: Tensor) -> Tensor:
+    """sum_e mean_b 1/2 (Q_e - y)^2; eq. 5. q (..., E, B), target (..., B) -> (...)."""
+    assert (*q.shape[:-2], q.shape[-1]) == target.shape, (q.shape, target.shape)
+    return 0.5 * (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
+
+
+def actor_loss(q: Tensor, cost: Tensor, alpha: Tensor) -> Tensor:
+    """mean_b (alpha c - min_e Q_e), at actions of the policy; eq. 7. q (..., E, B), cost (..., B) -> (...)."""
+    assert (*q.shape[:-2], q.shape[-1]) == cost.shape, (q.shape, cost.shape)
+    return (alpha * cost - q.min(-2).values).mean(-1)
+
+
+def temperature_loss(alpha: Tensor, cost: Tensor, target_cost: float) -> Tensor:
+    """mean_b alpha (target - c), c detached: alpha rises while the cost is above its target; eq. 18. (..., B) -> (...).
+
+    For entropy c = log pi and the target is minus the wanted entropy; for a skill prior c = KL and it is the wanted
+    divergence (Pertsch et al. 2020, arXiv:2010.11944).
+    """
+    return (alpha * (target_cost - cost.detach())).mean(-1)
+
+
+class Sample(NamedTuple):
+    """The policy's distribution in some states, and one action from it."""
+
+    mean: Tensor  # (N, B, A) before squashing
+    log_std: Tensor  # (N, B, A) before squashing
+    action: Tensor  # (N, B, A) in [-1, 1]
+    log_prob: Tensor  # (N, B) nats
+
+
+Cost = Callable[[Tensor, Sample], Tensor]  # (observations (N, B, D), sample) -> (N, B) nats
+
+
+def entropy_cost(obs: Tensor, sample: Sample) -> Tensor:
+    """log pi: what maximum entropy pays for."""
+    return sample.log_prob
+
+
+class SAC:
+    """N independent soft actor-critics, stacked: one agent a seed.
+
+    Each has its own random streams, so that N stacked agents do what N separate ones would. With one seed the leading
+    axis N is left out of observations, actions, batches and metrics. Acts in float32, with numpy where it is on a CPU.
+
+    Args:
+        seeds: decide weights, exploration and the noise of updates.
+        num_tasks: temperatures of an agent; with more than one, batches hold "task_id".
+        cost: the regulariser; `target_cost` is what it is tuned to, minus the target entropy if left out.
+    """
+
+    def __init__(
+        self, cfg: SACConfig, obs_dim: int, action_dim: int, *, seeds: Sequence[int], num_tasks: int = 1,
+        device: str | torch.device = "cpu", cost: Cost = entropy_cost, target_cost: float | None = None,
+    ) -> None:  # fmt: skip
+        self.cfg, self.obs_dim, self.action_dim, self.num_tasks = cfg, obs_dim, action_dim, num_tasks
+        self.agents, self.device, self.cost = len(seeds), torch.device(device), cost
+        entropy = -float(action_dim) if cfg.target_entropy is None else cfg.target_entropy
+        self.target_cost = -entropy if target_cost is None else target_cost
+        weights = [torch_generator(seed, "weights") for seed in seeds]
+        make = functools.partial(Stacked, init=cfg.init, low=cfg.precision == "bf16", device=self.device)
+        self.actor = make([obs_dim, *cfg.hidden, 2 * action_dim], weights)
+        each_critic = [generator for generator in weights for _ in range(cfg.critics)]
+        self.critic, self.target = (make([obs_dim + action_dim, *cfg.hidden, 1], each_critic) for _ in range(2))
+        polyak_([self.target.parameters], [self.critic.parameters], 1.0)
+        self.log_alpha = torch.full((self.agents, num_tasks), cfg.alpha, device=self.device).log_().requires_grad_()
+        groups = [
+            {"params": [self.actor.parameters], "lr": cfg.actor_lr},
+            {"params": [self.log_alpha], "lr": cfg.alpha_lr},
+        ]
+        on_gpu = self.device.type == "cuda"
+        self.actor_optimizer = torch.optim.Adam(groups, fused=True, capturable=on_gpu)
+        self.critic_optimizer = torch.optim.Adam(
+            [self.critic.parameters], lr=cfg.critic_lr, fused=True, capturable=on_gpu
+        )
+        self.noise = [torch_generator(seed, "updates", device=str(self.device)) for seed in seeds]
+        self.exploration = [numpy_generator(seed, "exploration") for seed in seeds]
+        self.updates = 0  # of the critics
+        of_layers = self.actor.layers(self.actor.parameters.detach())
+        self._views = [(w.numpy(), b.numpy()) for w, b in of_layers] if self.device.type == "cpu" else []
+
+    def act(self, obs: Array, deterministic: bool = False) -> Array:
+        """Actions in [-1, 1] for observations (N, B, D), or (B, D) or (D,) where there is one agent."""
+        assert obs.shape[-1] == self.obs_dim, (obs.shape, self.obs_dim)
+        assert self.agents == 1 or (obs.ndim == 3 and len(obs) == self.agents), (obs.shape, self.agents)
+        mean, log_std = np.split(self._output(obs.reshape(self.agents, -1, self.obs_dim)), 2, -1)
+        if not deterministic:
+            cfg, a = self.cfg, self.action_dim
+            noise = np.stack([g.standard_normal((mean.shape[1], a), np.float32) for g in self.exploration])
+            if cfg.log_std_map == "clamp":
+                log_std = log_std.clip(cfg.log_std_min, cfg.log_std_max)
+            else:
+                log_std = cfg.log_std_min + 0.5 * (cfg.log_std_max - cfg.log_std_min) * (np.tanh(log_std) + 1.0)
+            mean = mean + np.exp(log_std) * noise
+        action: Array = np.tanh(mean)
+        return action.reshape(*obs.shape[:-1], self.action_dim)
+
+    def _output(self, h: Array) -> Array:
+        """The actor's output (N, B, 2A)."""
+        if not self._views:
+            with torch.inference_mode():
+                return np.asarray(self.actor(torch.as_tensor(h, device=self.device)).cpu())
+        h = h.astype(np.float32, copy=False)
+        for i, (weight, bias) in enumerate(self._views):
+            if i:
+                np.maximum(h, 0.0, out=h)
+            h = h @ weight
+            h += bias
+        return h
+
+    def policy(self, obs: Tensor, noise: Tensor) -> Sample:
+        """The policy in states (N, B, D) and its action for that noise (N, B, A)."""
+        cfg = self.cfg
+        mean, raw = self.actor(obs).chunk(2, -1)
+        log_std = LOG_STD_MAPS[cfg.log_std_map](raw, cfg.log_std_min, cfg.log_std_max)
+        return Sample(mean, log_std, *tanh_gaussian(mean, log_std, noise))
+
+    def q(self, critic: Stacked, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+        """Values (N, E, B) of the critics or target critics in states (N, B, D) at actions (N, B, A)."""
+        return critic(torch.cat((obs, action), -1), frozen).view(self.agents, self.cfg.critics, -1)
+
+    def update(self, batch: Mapping[str, Tensor], noise: Tensor | None = None, actor: bool = True) -> dict[str, Tensor]:
+        """One step of the critics and, unless `actor` is False, of actor and temperature. Waits for no device.
+
+        Args:
+            batch: obs, next_obs (N, B, D), action (N, B, A), reward, discount (N, B); task_id (N, B) int64 with several
+                tasks. discount is gamma * (1 - terminated).
+            noise: (2, N, B, A) standard normal: for the actions in obs and in next_obs; drawn where None.
+        Returns: metrics, (N,) or () each, detached.
+        """
+        fields = ("obs", "action", "reward", "discount", "next_obs", *("task_id",) * (self.num_tasks > 1))
+        data = [batch[name].unsqueeze(0) if self.agents == 1 else batch[name] for name in fields]
+        obs, action, reward, discount, next_obs, *task = data
+        assert obs.shape == next_obs.shape == (self.agents, obs.shape[1], self.obs_dim), (obs.shape, next_obs.shape)
+        assert action.shape == (*obs.shape[:2], self.action_dim), (action.shape, obs.shape)
+        if noise is None:
+            noise = torch.stack([self._draw(g, obs.shape[1]) for g in self.noise], 1)
+        log_alpha = self.log_alpha.gather(1, task[0]) if task else self.log_alpha  # (N, B) or (N, 1)
+        alpha = log_alpha.detach().exp()
+
+        with torch.no_grad():
+            later = self.policy(next_obs, noise[1])
+            next_q = self.q(self.target, next_obs, later.action)
+            target = soft_td_target(reward, discount, next_q, self.cost(next_obs, later), alpha)
+        q = self.q(self.critic, obs, action)
+        loss = critic_loss(q, target)
+        _step(self.critic_optimizer, loss, [self.critic.parameters])
+        self.updates += 1
+        if self.updates % self.cfg.target_every == 0:
+            polyak_([self.target.parameters], [self.critic.parameters], self.cfg.tau)
+        metrics = {"critic_loss": loss.detach(), "q": q.detach().mean((1, 2))}
+
+        if actor and self.updates % self.cfg.actor_every == 0:
+            now = self.policy(obs, noise[0])
+            cost = self.cost(obs, now)
+            loss = actor_loss(self.q(self.critic, obs, now.action, frozen=True), cost, alpha)
+            metrics |= {"actor_loss": loss.detach(), "cost": cost.detach().mean(-1), "alpha": alpha.mean(-1)}
+            if self.cfg.learn_alpha:
+                loss = loss + temperature_loss(log_alpha.exp(), cost, self.target_cost)
+            self._step_actor(loss, task)
+        return {name: value.squeeze(0) for name, value in metrics.items()} if self.agents == 1 else metrics
+
+    def _step_actor(self, loss: Tensor, task: list[Tensor]) -> None:
+        before = self.log_alpha.detach().clone() if task else None
+        _step(self.actor_optimizer, loss, [self.actor.parameters, *[self.log_alpha] * self.cfg.learn_alpha])
+        if before is not None:  # Adam's momentum would move the temperatures of absent tasks, too
+            present = torch.zeros_like(before).scatter_(1, task[0], 1.0)
+            self.log_alpha.detach().copy_(torch.where(present > 0, self.log_alpha.detach(), before))
+
+    def _draw(self, generator: torch.Generator, rows: int) -> Tensor:
+        return torch.randn(2, rows, self.action_dim, generator=generator, device=self.device)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        nets = {"actor": self.actor, "critic": self.critic, "target": self.target}
+        return {"log_alpha": self.log_alpha, **{name: net.parameters for name, net in nets.items()}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that shapes the agents' future."""
+        return {
+            **{name: tensor.detach() for name, tensor in self._tensors().items()},
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "noise": [generator.get_state() for generator in self.noise],
+            "exploration": [numpy_state(generator) for generator in self.exploration],
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave. UsageError where shapes differ."""
+        for name, tensor in self._tensors().items():
+            if tensor.shape != state[name].shape:
+                raise UsageError(f"the saved SAC has {name} {tuple(state[name].shape)}, this one {tuple(tensor.shape)}")
+            tensor.detach().copy_(state[name])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        for generator, saved in zip(self.noise, state["noise"]):
+            generator.set_state(saved.cpu())
+        for rng, numbers in zip(self.exploration, state["exploration"]):
+            set_numpy_state(rng, numbers)
+        self.updates = int(state["updates"])
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[Tensor]) -> None:
+    """One step down the summed losses (N,): those of separate agents share no parameter."""
+    for parameter, grad in zip(parameters, torch.autograd.grad(loss.sum(), parameters)):
+        parameter.grad = grad
+    optimizer.step()
