@@ -259,7 +259,7 @@ class DPMixture:
 
     def kl(self, mean: Tensor, log_var: Tensor, z: Tensor | None = None, *, hard: bool = False) -> Tensor:
         """(B,) sum_k r_k(z) KL_k; no gradient through r; z is `mean` if not given. hard: the best component only."""
-        resp: Tensor = self.responsibilities((mean if z is None else z).detach())
+        resp: Tensor = self.responsibilities(mean if z is None else z)
         divergence = self.kl_to_components(mean, log_var)
         if hard:
             return divergence.gather(1, resp.argmax(1, keepdim=True))[:, 0]
