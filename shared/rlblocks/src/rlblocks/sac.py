@@ -212,14 +212,15 @@ class SAC:
     def _draw(self, generator: torch.Generator, rows: int) -> Tensor:
         return torch.randn(2, rows, self.action_dim, generator=generator, device=self.device)
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """What is learnt, without the optimisers: live, not copies."""
         nets = {"actor": self.actor, "critic": self.critic, "target": self.target}
         return {"log_alpha": self.log_alpha, **{name: net.parameters for name, net in nets.items()}}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that shapes the agents' future."""
         return {
-            **{name: tensor.detach() for name, tensor in self._tensors().items()},
+            **{name: tensor.detach() for name, tensor in self.tensors().items()},
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "noise": [generator.get_state() for generator in self.noise],
@@ -229,7 +230,7 @@ class SAC:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave. UsageError where shapes differ."""
-        for name, tensor in self._tensors().items():
+        for name, tensor in self.tensors().items():
             if tensor.shape != state[name].shape:
                 raise UsageError(f"the saved SAC has {name} {tuple(state[name].shape)}, this one {tuple(tensor.shape)}")
             tensor.detach().copy_(state[name])

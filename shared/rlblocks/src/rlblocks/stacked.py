@@ -62,7 +62,7 @@ class Stacked:
         assert self.nets % len(x) == 0, (self.nets, x.shape)
         assert x.shape[-1] == self.sizes[0], (x.shape, self.sizes)
         parameters = self.parameters.detach() if frozen else self.parameters
-        if x.device.type == "cpu" and HAS_ONEDNN:
+        if x.device.type == "cpu" and x.dtype == torch.float32 and HAS_ONEDNN:
             y: Tensor = _PerNet.apply(x, parameters, self)  # type: ignore[no-untyped-call]
             return y
         return self.batched(x, parameters)

@@ -1,0 +1,474 @@
+"""SAC against numbers worked out by hand and a plain update written with nn.Linear, autograd and torch.optim."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from rlblocks.config import SACConfig
+from rlblocks.gaussians import kl
+from rlblocks.sac import SAC, Sample, actor_loss, critic_loss, soft_td_target, temperature_loss
+from rlblocks.stacked import Stacked
+from rlcore import checkpoint
+from rlcore.errors import UsageError
+
+OBS, ACT, ROWS = 5, 2, 16
+CFG = SACConfig(hidden=(32, 24), actor_lr=1e-3, critic_lr=2e-3, alpha_lr=3e-3, alpha=0.2, tau=0.01)
+FEW = settings(max_examples=20, deadline=None)
+
+
+def tensor(*values: float) -> Tensor:
+    return torch.tensor(values)
+
+
+def make(cfg: SACConfig = CFG, seeds: tuple[int, ...] = (0,), **options: Any) -> SAC:
+    return SAC(cfg, OBS, ACT, seeds=seeds, **options)
+
+
+def make_batch(seed: int, *lead: int, tasks: int = 1) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    draw = {name: torch.randn(*lead, n, generator=generator) for name, n in (("obs", OBS), ("next_obs", OBS))}
+    return draw | {
+        "action": torch.rand(*lead, ACT, generator=generator) * 2 - 1,
+        "reward": torch.randn(*lead, generator=generator),
+        "discount": 0.99 * (torch.rand(*lead, generator=generator) > 0.2),
+        "task_id": torch.randint(tasks, lead, generator=generator),
+    }
+
+
+def make_noise(seed: int, agents: int = 1, rows: int = ROWS) -> Tensor:
+    return torch.randn(2, agents, rows, ACT, generator=torch.Generator().manual_seed(seed))
+
+
+def close(got: Tensor, want: Tensor, atol: float) -> None:
+    torch.testing.assert_close(got, want, atol=atol, rtol=0)
+
+
+# --- hand numbers -----------------------------------------------------------------------------------------------------
+
+
+def test_soft_td_target_by_hand() -> None:
+    reward, alpha = tensor(0.5, 0.5, 0.5), torch.tensor(0.2)
+    discount = tensor(0.99, 0.0, 0.99)  # goes on; terminated; cut by a time limit, which bootstraps
+    next_q, cost = torch.tensor([[2.0, 2.0, 2.0], [3.0, 2.5, 9.0]]), tensor(-1.0, -1.0, -1.0)
+    close(soft_td_target(reward, discount, next_q, cost, alpha), tensor(2.678, 0.5, 2.678), 1e-6)
+    assert not soft_td_target(reward, discount, next_q.requires_grad_(), cost, alpha).requires_grad
+
+
+def test_soft_td_target_over_several_steps_by_hand() -> None:
+    got = soft_td_target(tensor(1.0), tensor(0.9**3), torch.tensor([[10.0]]), tensor(0.0), torch.tensor(1.0))
+    close(got, tensor(8.29), 1e-6)
+
+
+@FEW
+@given(st.integers(0, 2**31), st.floats(0, 100))
+def test_without_divergence_the_target_is_that_of_q_learning(seed: int, alpha: float) -> None:
+    reward, discount, a, b = torch.randn(4, 3, 7, generator=torch.Generator().manual_seed(seed))
+    got = soft_td_target(reward, discount, torch.stack((a, b), 1), torch.zeros(3, 7), torch.tensor(alpha))
+    close(got, reward + discount * torch.minimum(a, b), 1e-6)
+
+
+def test_losses_by_hand() -> None:
+    q, target = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), tensor(2.0, 0.0)
+    assert float(critic_loss(q, target)) == pytest.approx(0.5 * ((1 + 4) / 2 + (1 + 0) / 2))
+    assert float(actor_loss(q, tensor(-1.0, 3.0), torch.tensor(0.5))) == pytest.approx((-0.5 - 1.0 + 1.5 - 0.0) / 2)
+    log_alpha = torch.tensor(math.log(0.5), requires_grad=True)
+    loss = temperature_loss(log_alpha.exp(), tensor(-1.0, -3.0), target_cost=4.0)  # entropy 2, wanted: -4
+    assert float(loss.detach()) == pytest.approx(0.5 * 6.0)
+    (grad,) = torch.autograd.grad(loss, log_alpha)
+    assert grad > 0  # entropy enough: the temperature falls
+    loss = temperature_loss(log_alpha.exp(), tensor(7.0, 9.0), target_cost=5.0)  # divergence 8, wanted: 5
+    assert float(loss.detach()) == pytest.approx(0.5 * -3.0)
+    assert torch.autograd.grad(loss, log_alpha)[0] < 0  # too far from the prior: it rises
+
+
+def test_losses_of_stacked_agents_are_theirs_alone() -> None:
+    q, target, cost = torch.randn(3, 2, 8), torch.randn(3, 8), torch.randn(3, 8)
+    alpha = torch.rand(3, 1)
+    for n in range(3):
+        close(critic_loss(q, target)[n], critic_loss(q[n], target[n]), 1e-6)
+        close(actor_loss(q, cost, alpha)[n], actor_loss(q[n], cost[n], alpha[n]), 1e-6)
+        close(temperature_loss(alpha, cost, 2.0)[n], temperature_loss(alpha[n], cost[n], 2.0), 1e-6)
+
+
+def test_polyak_by_hand() -> None:
+    agent = make(replace(CFG, tau=0.005, critic_lr=1e-30))
+    with torch.no_grad():
+        agent.critic.parameters.fill_(1.0)
+        agent.target.parameters.zero_()
+    for _ in range(2):
+        agent.update(make_batch(0, ROWS), actor=False)
+    close(agent.target.parameters, torch.full_like(agent.target.parameters, 0.009975), 1e-7)
+
+
+# --- a plain SAC ------------------------------------------------------------------------------------------------------
+
+
+class Plain:
+    """Separate nets, separate optimisers, the density from its definition. `agent` lends its first parameters."""
+
+    def __init__(self, agent: SAC, dtype: torch.dtype) -> None:
+        self.cfg, self.dtype = agent.cfg, dtype
+        self.actor = self.nets(agent.actor)[0]
+        self.critics, self.targets = self.nets(agent.critic), self.nets(agent.target)
+        self.log_alpha = agent.log_alpha.detach().to(dtype, copy=True).squeeze().requires_grad_()
+        critic_parameters = [p for critic in self.critics for p in critic.parameters()]
+        self.optimizers = [
+            torch.optim.Adam(critic_parameters, lr=self.cfg.critic_lr, foreach=False, fused=False),
+            torch.optim.Adam(self.actor.parameters(), lr=self.cfg.actor_lr, foreach=False, fused=False),
+            torch.optim.Adam([self.log_alpha], lr=self.cfg.alpha_lr, foreach=False, fused=False),
+        ]
+
+    def nets(self, stack: Stacked) -> list[nn.Sequential]:
+        made = []
+        for g in range(stack.nets):
+            layers: list[nn.Module] = []
+            for weight, bias in stack.layers(stack.parameters.detach()):
+                linear = nn.Linear(*weight.shape[1:]).to(self.dtype)
+                with torch.no_grad():
+                    linear.weight.copy_(weight[g].T)
+                    linear.bias.copy_(bias[g, 0])
+                layers += [linear, nn.ReLU()]
+            made.append(nn.Sequential(*layers[:-1]))
+        return made
+
+    def flat(self, net: nn.Sequential) -> Tensor:
+        layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+        return torch.cat([x for layer in layers for x in (layer.weight.T.reshape(-1), layer.bias)]).detach()
+
+    def policy(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        mean, x = self.actor(obs).split(ACT, 1)
+        low, high = self.cfg.log_std_min, self.cfg.log_std_max
+        log_std = x.clamp(low, high) if self.cfg.log_std_map == "clamp" else low + (high - low) * (x.tanh() + 1) / 2
+        std = log_std.exp()
+        u = mean + std * noise
+        density = torch.exp(-((u - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi))
+        action = torch.tanh(u)
+        return action, (density.log() - torch.log(1 - action**2)).sum(1)
+
+    def q(self, critics: list[nn.Sequential], obs: Tensor, action: Tensor) -> list[Tensor]:
+        return [critic(torch.cat([obs, action], 1)).squeeze(1) for critic in critics]
+
+    def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def update(self, batch: dict[str, Tensor], noise: Tensor) -> None:
+        obs, action, reward, discount, next_obs = (
+            batch[name].to(self.dtype) for name in ("obs", "action", "reward", "discount", "next_obs")
+        )
+        for_critic, for_actor, for_alpha = self.optimizers
+        alpha = self.log_alpha.exp().detach()
+        with torch.no_grad():
+            next_action, next_log_prob = self.policy(next_obs, noise[1, 0].to(self.dtype))
+            next_q = torch.min(*self.q(self.targets, next_obs, next_action))
+            y = reward + discount * (next_q - alpha * next_log_prob)
+        self.step(for_critic, sum(0.5 * F.mse_loss(q, y) for q in self.q(self.critics, obs, action)))  # type: ignore[arg-type]
+        new_action, log_prob = self.policy(obs, noise[0, 0].to(self.dtype))
+        target_entropy = -ACT if self.cfg.target_entropy is None else self.cfg.target_entropy
+        alpha_loss = (self.log_alpha.exp() * (-log_prob.detach() - target_entropy)).mean()
+        self.step(for_actor, (alpha * log_prob - torch.min(*self.q(self.critics, obs, new_action))).mean())
+        if self.cfg.learn_alpha:
+            self.step(for_alpha, alpha_loss)
+        with torch.no_grad():
+            for critic, target in zip(self.critics, self.targets):
+                for p, old in zip(critic.parameters(), target.parameters()):
+                    old.copy_(self.cfg.tau * p + (1 - self.cfg.tau) * old)
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        CFG,
+        replace(CFG, log_std_map="tanh", init="xavier", target_entropy=-1.0),
+        replace(CFG, learn_alpha=False, hidden=(256, 256), alpha=1.0),
+    ],
+    ids=["default", "tanh-xavier", "fixed-alpha"],
+)
+def test_updates_are_those_of_the_plain_one(cfg: SACConfig) -> None:
+    """In float64, so that 1e-6 is about the algorithm: Adam's first steps are +-lr, whatever a gradient's rounding."""
+    agent = doubled(make(cfg))
+    plain = Plain(agent, torch.float64)
+    for k in range(5):
+        batch = {name: value.double() for name, value in make_batch(k, ROWS).items()}
+        agent.update(batch, make_noise(k).double())
+        plain.update(batch, make_noise(k))
+        close(agent.critic.parameters, torch.stack([plain.flat(net) for net in plain.critics]), 1e-6)
+        close(agent.target.parameters, torch.stack([plain.flat(net) for net in plain.targets]), 1e-6)
+        close(agent.actor.parameters[0], plain.flat(plain.actor), 1e-6)
+        close(agent.log_alpha.squeeze(), plain.log_alpha, 1e-6)
+
+
+def doubled(agent: SAC) -> SAC:
+    """The same agent in float64, with fresh optimisers."""
+    for net in (agent.actor, agent.critic, agent.target):
+        net.parameters.data = net.parameters.data.double()
+    agent.log_alpha.data = agent.log_alpha.data.double()
+    return agent
+
+
+def test_one_update_in_float32_is_the_plain_one() -> None:
+    """The one that is used. The plain one is in float64 here: in float32 its density is less exact than ours."""
+    agent = make()
+    plain = Plain(agent, torch.float64)
+    agent.update(make_batch(0, ROWS), make_noise(0))
+    plain.update(make_batch(0, ROWS), make_noise(0))
+    gradient = torch.cat([p.grad.t().reshape(-1) for p in plain.actor.parameters() if p.grad is not None])
+    assert agent.actor.parameters.grad is not None
+    close(agent.actor.parameters.grad[0], gradient.float(), 1e-6)
+    close(agent.critic.parameters, torch.stack([plain.flat(net) for net in plain.critics]).float(), 1e-6)
+    close(agent.target.parameters, torch.stack([plain.flat(net) for net in plain.targets]).float(), 1e-6)
+    close(agent.log_alpha.squeeze(), plain.log_alpha.float(), 1e-6)
+
+
+@pytest.mark.parametrize("low", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("shared", [1, 2])
+def test_nets_one_by_one_are_the_batched_ones(low: bool, shared: int) -> None:
+    generators = [torch.Generator().manual_seed(g) for g in range(4)]
+    net = Stacked((7, 64, 48, 32, 3), generators, low=low)
+    x = torch.randn(4 // shared, 20, 7, requires_grad=True)
+    y, z = net(x), net.batched(x, net.parameters)
+    close(y, z, 2e-2 if low else 1e-6)
+    weights = torch.randn_like(y)
+    one, other = (torch.autograd.grad((out * weights).sum(), (x, net.parameters)) for out in (y, z))
+    for a, b in zip(one, other):
+        torch.testing.assert_close(a, b, atol=0.3 if low else 1e-5, rtol=0.05 if low else 1e-5)
+    assert not net(x.detach(), frozen=True).requires_grad
+
+
+@pytest.mark.parametrize("init", ["torch", "xavier"])
+def test_first_weights(init: str) -> None:
+    net = Stacked((100, 50, 200), [torch.Generator().manual_seed(0)], init=init)
+    for weight, bias in net.layers(net.parameters.detach()):
+        fan_in, fan_out = weight.shape[1:]
+        bound = fan_in**-0.5 if init == "torch" else (6 / (fan_in + fan_out)) ** 0.5
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+        assert bool((bias == 0).all()) == (init == "xavier")
+
+
+# --- agents -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_stacked_agents_are_separate_ones(precision: Any) -> None:
+    cfg, seeds = replace(CFG, precision=precision), (3, 1, 4)
+    together, alone = make(cfg, seeds), [make(cfg, (seed,)) for seed in seeds]
+    for k in range(10):
+        batch = make_batch(k, 3, ROWS)
+        metrics = together.update(batch)
+        single = [agent.update({key: value[n] for key, value in batch.items()}) for n, agent in enumerate(alone)]
+        for name, value in metrics.items():
+            close(value, torch.stack([m[name] for m in single]), 1e-5)
+    obs = np.random.default_rng(0).standard_normal((3, 2, OBS), np.float32)
+    np.testing.assert_allclose(together.act(obs), [a.act(o) for a, o in zip(alone, obs)], atol=1e-5)
+    for name in ("actor", "critic", "target"):
+        rows = torch.cat([getattr(agent, name).parameters for agent in alone])
+        close(getattr(together, name).parameters, rows, 1e-5)
+    close(together.log_alpha, torch.cat([agent.log_alpha for agent in alone]), 1e-5)
+
+
+@pytest.mark.parametrize("log_std_map", ["clamp", "tanh"])
+def test_numpy_acts_as_torch_does(log_std_map: Any) -> None:
+    agent = make(replace(CFG, log_std_map=log_std_map), (0, 1))
+    obs = np.random.default_rng(0).standard_normal((2, 6, OBS), np.float32)
+    noise = np.stack([copy.deepcopy(g).standard_normal((6, ACT), np.float32) for g in agent.exploration])
+    sample = agent.policy(torch.from_numpy(obs), torch.from_numpy(noise))
+    np.testing.assert_allclose(agent.act(obs), sample.action.detach(), atol=1e-6)
+    np.testing.assert_allclose(agent.act(obs, deterministic=True), sample.mean.detach().tanh(), atol=1e-6)
+    agent.update(make_batch(0, 2, ROWS))  # the views follow
+    sample = agent.policy(torch.from_numpy(obs), torch.zeros(2, 6, ACT))
+    np.testing.assert_allclose(agent.act(obs, deterministic=True), sample.action.detach(), atol=1e-6)
+
+
+def test_one_agent_acts_on_one_observation_or_many() -> None:
+    agent, obs = make(), np.random.default_rng(0).standard_normal((3, OBS), np.float32)
+    many = agent.act(obs, deterministic=True)
+    assert many.shape == (3, ACT)
+    assert many.dtype == np.float32
+    np.testing.assert_allclose(agent.act(obs[0], deterministic=True), many[0], atol=1e-6)
+    assert not np.array_equal(agent.act(obs), agent.act(obs))
+
+
+def test_state_goes_through_a_checkpoint_and_on_bit_for_bit(tmp_path: Path) -> None:
+    cfg = replace(CFG, target_every=2, actor_every=3)
+    agent, other = make(cfg, (0, 1), num_tasks=3), make(cfg, (7, 8), num_tasks=3)
+    obs = np.ones((2, 1, OBS), np.float32)
+    for k in range(4):
+        agent.update(make_batch(k, 2, ROWS, tasks=3))
+        agent.act(obs)
+    checkpoint.save(tmp_path / "a.pt", {"agent": agent.state_dict()})
+    other.load_state_dict(checkpoint.load(tmp_path / "a.pt")["agent"])
+    for k in range(4, 8):
+        batch = make_batch(k, 2, ROWS, tasks=3)
+        a, b = agent.update(batch), other.update(batch)
+        assert all(torch.equal(a[name], b[name]) for name in a)
+        assert np.array_equal(agent.act(obs), other.act(obs))
+    for name, value in agent.tensors().items():
+        assert torch.equal(value, other.tensors()[name])
+    with pytest.raises(UsageError, match="actor"):
+        make(replace(cfg, hidden=(8,)), (0, 1), num_tasks=3).load_state_dict(agent.state_dict())
+
+
+def test_same_seed_same_numbers_and_nothing_global() -> None:
+    before = torch.get_rng_state()
+    one, other = make(), make()
+    for k in range(3):
+        for agent in (one, other):
+            agent.update(make_batch(k, ROWS))
+    assert torch.equal(one.actor.parameters, other.actor.parameters)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(one.actor.parameters, make(seeds=(1,)).actor.parameters)
+
+
+def test_periods_count_critic_updates() -> None:
+    agent = make(replace(CFG, target_every=2, actor_every=3))
+    moved = []
+    for k in range(6):
+        before = {name: value.detach().clone() for name, value in agent.tensors().items()}
+        metrics = agent.update(make_batch(k, ROWS))
+        assert ("actor_loss" in metrics) == ((k + 1) % 3 == 0)
+        moved.append({name for name, value in agent.tensors().items() if not torch.equal(value, before[name])})
+    critic, target, actor = {"critic"}, {"target"}, {"actor", "log_alpha"}
+    assert moved == [critic, critic | target, critic | actor, critic | target, critic, critic | target | actor]
+
+
+def test_catching_up_leaves_the_actor_alone() -> None:
+    agent = make()
+    before = agent.actor.parameters.detach().clone()
+    metrics = agent.update(make_batch(0, ROWS), actor=False)
+    assert metrics.keys() == {"critic_loss", "q"}
+    assert torch.equal(agent.actor.parameters, before)
+    assert torch.equal(agent.log_alpha, make().log_alpha)
+
+
+def test_critics_get_no_gradient_from_the_actor() -> None:
+    one, other = make(), make()
+    metrics = one.update(make_batch(0, ROWS))
+    assert "actor_loss" in metrics
+    other.update(make_batch(0, ROWS), actor=False)
+    assert torch.equal(one.critic.parameters, other.critic.parameters)
+    assert one.critic.parameters.grad is not None
+    assert torch.equal(one.critic.parameters.grad, other.critic.parameters.grad)  # type: ignore[arg-type]
+    assert one.target.parameters.grad is None
+
+
+def test_temperatures_of_absent_tasks_stay() -> None:
+    agent = make(num_tasks=4)
+    for k, present in enumerate([(0, 1, 2, 3), (0, 2), (3,)]):
+        before = agent.log_alpha.detach().clone()
+        batch = make_batch(k, ROWS)
+        batch["task_id"] = torch.tensor(present).repeat(ROWS)[:ROWS]
+        agent.update(batch)
+        moved = (agent.log_alpha != before)[0].nonzero()[:, 0].tolist()
+        assert moved == list(present)
+
+
+def test_each_row_uses_its_own_tasks_temperature() -> None:
+    agent = make(num_tasks=2)
+    with torch.no_grad():
+        agent.log_alpha.copy_(torch.tensor([[0.1, 0.9]]).log())
+    single = {alpha: make(replace(CFG, alpha=alpha)) for alpha in (0.1, 0.9)}
+    for task, alpha in enumerate((0.1, 0.9)):
+        twin = copy.deepcopy(agent.state_dict())
+        batch = {**make_batch(0, ROWS), "task_id": torch.full((ROWS,), task)}
+        got, want = agent.update(batch, make_noise(0)), single[alpha].update(batch, make_noise(0))
+        for name in ("critic_loss", "actor_loss", "alpha"):
+            close(got[name], want[name], 1e-6)
+        agent.load_state_dict(twin)
+
+
+def test_a_prior_in_place_of_entropy() -> None:
+    """The cost is KL(pi || prior): with the policy itself as the prior, nothing is paid, and alpha does not matter."""
+    zero, half = torch.zeros(()), torch.full((), math.log(0.5))
+
+    def divergence(obs: Tensor, sample: Sample) -> Tensor:
+        return kl(sample.mean, sample.log_std, zero.expand_as(sample.mean), half.expand_as(sample.mean))
+
+    agent = make(cost=divergence, target_cost=0.5)
+    sample = agent.policy(make_batch(0, 1, ROWS)["obs"], make_noise(0)[0])
+    expected = float(divergence(Tensor(), sample).detach().mean())
+    before = float(agent.log_alpha.detach())
+    metrics = agent.update(make_batch(0, ROWS), make_noise(0))
+    assert float(metrics["cost"]) == pytest.approx(expected, rel=1e-5)
+    assert (float(agent.log_alpha.detach()) > before) == (expected > 0.5)
+
+    def nothing(obs: Tensor, sample: Sample) -> Tensor:
+        return kl(sample.mean, sample.log_std, sample.mean, sample.log_std)
+
+    losses = [
+        make(replace(CFG, alpha=alpha), cost=nothing, target_cost=1.0).update(make_batch(0, ROWS), make_noise(0))
+        for alpha in (0.1, 100.0)
+    ]
+    for name in ("critic_loss", "actor_loss"):
+        close(losses[0][name], losses[1][name], 1e-5)
+
+
+def test_bf16_stays_close_to_float32() -> None:
+    exact, rough = (make(replace(CFG, hidden=(64, 64, 64), precision=p)) for p in ("float32", "bf16"))
+    for k in range(5):
+        a, b = (agent.update(make_batch(k, ROWS), make_noise(k)) for agent in (exact, rough))
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=0.03, atol=0.03)
+    gap = (exact.actor.parameters - rough.actor.parameters).abs().mean()
+    assert 0 < float(gap) < 0.2 * 5 * CFG.actor_lr  # of the way that five steps of Adam can go
+    assert all(value.dtype == torch.float32 for value in rough.tensors().values())
+
+
+def test_extreme_batches_stay_finite() -> None:
+    agent = make()
+    with torch.no_grad():
+        for _, bias in agent.actor.layers(agent.actor.parameters)[-1:]:
+            bias[..., :ACT] = 20.0  # u = 20 and beyond: tanh is 1
+            bias[..., ACT:] = 5.0
+    for k in range(3):
+        metrics = agent.update({**make_batch(k, ROWS), "action": torch.ones(ROWS, ACT)})
+        assert all(bool(value.isfinite().all()) for value in (*metrics.values(), *agent.tensors().values()))
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_shapes_are_named() -> None:
+    with pytest.raises(AssertionError, match=r"\[2, 4\].*\[3\]"):
+        soft_td_target(torch.zeros(3), torch.zeros(3), torch.zeros(2, 4), torch.zeros(3), torch.zeros(()))
+    with pytest.raises(AssertionError, match=r"\[2, 4\].*\[3\]"):
+        critic_loss(torch.zeros(2, 4), torch.zeros(3))
+    with pytest.raises(AssertionError, match=r"\[2, 4\].*\[3\]"):
+        actor_loss(torch.zeros(2, 4), torch.zeros(3), torch.zeros(()))
+    agent = make(seeds=(0, 1))
+    with pytest.raises(AssertionError, match=f"{OBS}"):
+        agent.update(make_batch(0, ROWS))  # no axis of agents
+    with pytest.raises(AssertionError, match="2"):
+        agent.act(np.zeros((3, OBS), np.float32))
+    with pytest.raises(AssertionError, match="3"):
+        make().act(np.zeros((3,), np.float32))
+    batch = make_batch(0, ROWS)
+    with pytest.raises(AssertionError, match=f"{ACT + 1}"):
+        make().update({**batch, "action": torch.zeros(ROWS, ACT + 1)})
+    with pytest.raises(AssertionError, match="1"):
+        make().update({**batch, "reward": batch["reward"][:, None]})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden": ()}, {"hidden": (0,)}, {"critics": 0}, {"tau": 0.0}, {"tau": 1.5}, {"alpha": 0.0},
+        {"actor_lr": -1.0}, {"target_every": 0}, {"actor_every": 0}, {"log_std_min": 3.0},
+    ],
+)  # fmt: skip
+def test_config_refuses(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        SACConfig(**wrong)
