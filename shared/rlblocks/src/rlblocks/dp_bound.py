@@ -77,10 +77,10 @@ class Bound:
 
     # --- local and global steps ---------------------------------------------------------------------------------------
     def statistics(self, features: Tensor, resp: Tensor, entropy: Tensor | None = None) -> Tensor:
-        """T (K, F + 1) of features (N, F) under resp (K, N)."""
+        """T (..., K, F + 1) of features (..., N, F) under resp (..., K, N)."""
         if entropy is None:
-            entropy = -torch.xlogy(resp, resp).sum(1)
-        return torch.cat([resp @ features, entropy[:, None]], 1)
+            entropy = -torch.xlogy(resp, resp).sum(-1)
+        return torch.cat([resp @ features, entropy[..., None]], -1)
 
     def local_step(self, features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Responsibilities (K, N) and the T that they give, under the `log_weights` of the components."""

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from rlblocks.dp_bound import Bound, stick_term
 
-FRESH = 5  # components that a birth tries
+FIRST = 25  # components that the first birth tries: it sees the whole
+FRESH = 5  # and every later one
 SUBSAMPLE = 10_000  # atoms that a birth looks at before it asks all of them
 RESTRICTED_STEPS = 10
 MERGE_CANDIDATES = 10
-DELETE_CANDIDATES = 3
+DELETE_CANDIDATES = 2
 STALE = 0.01  # a component is tried again once its count has changed by this share
 
 
@@ -119,7 +120,8 @@ class Partition:
     # --- delete -------------------------------------------------------------------------------------------------------
     def delete(self) -> None:
         """Give the atoms of a small component to the others."""
-        untried = self._untried(self.delete_tried).nonzero()[:, 0].flip(0)[:DELETE_CANDIDATES]  # smallest first
+        small = self.stats[:, 0] < 0.5 * self.stats[:, 0].mean()  # large ones are for merges
+        untried = (self._untried(self.delete_tried) & small).nonzero()[:, 0].flip(0)[:DELETE_CANDIDATES]
         for k in untried.tolist():
             if len(self.stats) == 1 or self._delete_one(k):
                 break  # the others have other atoms now
@@ -128,8 +130,7 @@ class Partition:
     def _delete_one(self, k: int) -> bool:
         rows = (self.resp[k] > 1e-15).nonzero()[:, 0]
         features = self.features[rows]
-        old = self.bound.statistics(features, self.resp[:, rows])
-        fixed = without(self.stats - old, (k,))
+        fixed = without(self.stats - self.bound.statistics(features, self.resp[:, rows]), (k,))
         weights = self.bound.log_weights(without(self.stats, (k,)))
         for _ in range(2):
             resp, stats = self.bound.local_step(features, weights)
@@ -139,8 +140,7 @@ class Partition:
             return False
         everyone = without(self.resp, (k,))
         everyone[:, rows] = resp
-        keep = [j for j in range(len(self.resp)) if j != k]
-        self.birth_tried, self.delete_tried = self.birth_tried[keep], self.delete_tried[keep]
+        self.birth_tried, self.delete_tried = without(self.birth_tried, (k,)), without(self.delete_tried, (k,))
         self.resp, self.stats = everyone, stats
         self.sort()
         self.accepted["delete"] += 1
@@ -157,11 +157,10 @@ class Partition:
         gone: list[int] = []
         resps: list[Tensor] = []
         stats: list[Tensor] = []
-        for k in self._untried(self.birth_tried).nonzero()[:, 0].tolist():
-            if self.stats[k, 0] < self.limits.min_target or len(now) >= self.limits.k_max:
-                continue
-            for fresh in (FRESH, 2):
-                born = self._split(k, min(fresh, self.limits.k_max - len(now) + 1))
+        for k in self._promising():
+            for fresh in (FIRST, FRESH, 2) if len(self.stats) == 1 else (FRESH, 2):
+                room = self.limits.k_max - len(now) + 1
+                born = self._split(k, min(fresh, room)) if room > 1 else None
                 if born is None:
                     continue
                 changed = torch.cat([without(self.stats, (*gone, k)), *stats, born[1]])
@@ -178,32 +177,64 @@ class Partition:
             self.replace(gone, torch.cat(resps), torch.cat(stats))
             self.accepted["birth"] += len(gone)
 
+    def _promising(self) -> list[int]:
+        """Components that two would fit better; the others count as tried."""
+        eligible = self._untried(self.birth_tried) & (self.stats[:, 0] >= self.limits.min_target)
+        k = eligible.nonzero()[:, 0]
+        if not len(k) or len(self.stats) >= self.limits.k_max:
+            return []
+        gain, _ = self._halves(k)
+        self.birth_tried[k[gain <= 0]] = self.stats[k[gain <= 0], 0]
+        return k[gain > 0].tolist()
+
+    def _halves(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain of the bound (C,) when each of k (C,) alone becomes two, and their statistics (C, 2, F + 1).
+
+        Judged on a sample of their own atoms, all at once, in batches (C, M) padded with weight 0. -inf where one of
+        the two is too small.
+        """
+        atoms, weight = own_atoms(self.resp[k], max(500, SUBSAMPLE // len(k)))
+        features = self.features[atoms]  # (C, M, F)
+        second = seed_clusters(features[..., 1 : 1 + self.bound.dim], weight, 2, self.rng)
+        resp = torch.stack([weight * (1 - second), weight * second], 1)  # (C, 2, M)
+        for _ in range(RESTRICTED_STEPS):
+            resp = self._restricted_step(features, weight[:, None], self._sums(features, resp))
+        two, one = self.bound.statistics(features, resp), self.bound.statistics(features, weight[:, None])
+        gain = self.bound.evidence_terms(two).sum(1) - self.bound.evidence_terms(one)[:, 0]
+        count = self.stats[:, 0]
+        counts = torch.cat([count.repeat(len(k), 1), two[:, 1:, 0]], 1)
+        counts[torch.arange(len(k)), k] = two[:, 0, 0]
+        gain += stick_term(counts.sort(descending=True).values, self.bound.gamma) - stick_term(count, self.bound.gamma)
+        small = (two[..., 0] < self.limits.min_new).any(1)
+        return gain.masked_fill(small, -torch.inf), two
+
     def _split(self, k: int, fresh: int) -> tuple[Tensor, Tensor] | None:
         """Up to `fresh` components (J, N), (J, F + 1) in place of component k, J >= 2; None where nothing promises."""
-        weight = self.resp[k]
-        sketch = self._sketch(weight, fresh)
-        if sketch is None:
+        stats = self._sketch(self.resp[k], fresh)
+        if stats is None:
             return None
-        rows = (weight > 1e-15).nonzero()[:, 0]
-        features = self.features[rows]
-        stats = sketch
-        for _ in range(2):
-            resp, stats = self._restricted_step(features, weight[rows], stats)
-        kept = stats[:, 0] >= self.limits.min_retain
-        if not kept.all():
-            if kept.sum() < 2:
-                return None
-            resp, stats = self._restricted_step(features, weight[rows], stats[kept])
-        everyone = weight.new_zeros(len(stats), len(weight))
+        rows = (self.resp[k] > 1e-15).nonzero()[:, 0]
+        features, weight = self.features[rows], self.resp[k, rows]
+        stats = self._sums(features, self._restricted_step(features, weight, stats))
+        stats = self._sums(features, self._restricted_step(features, weight, stats))
+        stats = stats[stats[:, 0] >= self.limits.min_retain]
+        if len(stats) < 2:
+            return None
+        resp = self._restricted_step(features, weight, stats)
+        everyone = self.resp.new_zeros(len(stats), self.resp.shape[1])
         everyone[:, rows] = resp
-        return everyone, stats
+        return everyone, self.bound.statistics(features, resp)
 
-    def _restricted_step(self, features: Tensor, weight: Tensor, stats: Tensor) -> tuple[Tensor, Tensor]:
-        """Share atoms of `weight` (N,) among components (J, F + 1): r_j = weight softmax_j(log N_j + E[log lik])."""
-        weights = self.bound.log_likelihood_weights(self.bound.posterior(stats))
-        weights[:, 0] += stats[:, 0].log()
-        resp = torch.softmax(weights @ features.T, 0) * weight
-        return resp, self.bound.statistics(features, resp)
+    def _restricted_step(self, features: Tensor, weight: Tensor, stats: Tensor) -> Tensor:
+        """Share atoms of `weight` (..., 1, N) among J components: weight * softmax_j(log N_j + E[log lik])."""
+        rows = stats.flatten(0, -2)
+        weights = self.bound.log_likelihood_weights(self.bound.posterior(rows))
+        weights[:, 0] += rows[:, 0].clamp(min=1e-300).log()
+        return torch.softmax(weights.view(*stats.shape[:-1], -1) @ features.mT, -2) * weight
+
+    def _sums(self, features: Tensor, resp: Tensor) -> Tensor:
+        """Statistics without entropies: the next step needs none."""
+        return self.bound.statistics(features, resp, torch.zeros_like(resp[..., 0]))
 
     def _sketch(self, weight: Tensor, fresh: int) -> Tensor | None:
         """Statistics (J, F + 1) of a split found on a subsample of the atoms that are mostly in the component."""
@@ -214,14 +245,16 @@ class Partition:
             return None
         features = self.features[atoms]
         scaled = weight[atoms] * (weight.sum() / weight[atoms].sum())  # counts as if all atoms were seen
-        nearest = seed_clusters(features[:, 1 : 1 + self.bound.dim], weight[atoms], fresh, self.rng)
-        resp = torch.nn.functional.one_hot(nearest).T * scaled
-        stats = self.bound.statistics(features, resp)
+        x = features[None, :, 1 : 1 + self.bound.dim]
+        nearest = seed_clusters(x, scaled[None], fresh, self.rng)[0]
+        resp = torch.nn.functional.one_hot(nearest, fresh).T * scaled
         for _ in range(RESTRICTED_STEPS):
+            stats = self._sums(features, resp)
             stats = stats[stats[:, 0] >= self.limits.min_new]
             if len(stats) < 2:
                 return None
-            resp, stats = self._restricted_step(features, scaled, stats)
+            resp = self._restricted_step(features, scaled, stats)
+        stats = self.bound.statistics(features, resp)
         part = Partition(self.bound, features, resp, stats, self.limits, self.rng)
         part.merge()
         whole = self.bound.statistics(features, scaled[None])
@@ -238,21 +271,43 @@ def without(rows: Tensor, gone: Collection[int]) -> Tensor:
     return rows[[k for k in range(len(rows)) if k not in gone]]
 
 
-def seed_clusters(x: Tensor, weight: Tensor, clusters: int, rng: torch.Generator) -> Tensor:
-    """Cluster indices (N,) of x (N, D) by k-means++ seeding on whitened dimensions (Arthur and Vassilvitskii 2007).
+def own_atoms(resp: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """For each of C components with responsibilities (C, N): up to `most` atoms that are mainly its own, evenly spaced.
 
-    Fewer than `clusters` where fewer points are distinct. Only the draws happen on the CPU.
+    Returns: indices (C, M) and weights (C, M) that sum to the component's count; padding has weight 0.
     """
-    x = x / x.std(0).clamp(min=1e-12)
-    first = torch.multinomial(weight.cpu(), 1, generator=rng).to(x.device)
-    distance = (x - x[first]).square().sum(1)
-    nearest = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    for j in range(1, clusters):
-        chance = weight * distance
-        if not chance.sum() > 0:
-            break
+    row, atom = (resp > 0.5).nonzero().T
+    size = torch.bincount(row, minlength=len(resp))[:, None]
+    m = int(size.max().clamp(1, most))
+    column = torch.arange(m, device=resp.device)
+    place = torch.where(size > m, column * size // m, column)
+    inside = place < size
+    if not len(atom):
+        atom = row.new_zeros(1)
+    index = atom[((size.cumsum(0) - size) + place).clamp(max=len(atom) - 1)]
+    weight = resp.gather(1, index) * inside
+    weight[:, 0] = weight[:, 0].clamp(min=1e-12)  # a component that owns nothing is one atom: nothing to split
+    return index, weight * (resp.sum(1) / weight.sum(1))[:, None]
+
+
+def seed_clusters(x: Tensor, weight: Tensor, clusters: int, rng: torch.Generator) -> Tensor:
+    """Cluster indices (C, M) by k-means++ seeding of each row of x (C, M, D) (Arthur and Vassilvitskii 2007).
+
+    Dimensions are whitened in each row. Where fewer points are distinct, the last clusters stay empty. Only the draws
+    happen on the CPU.
+
+    Args: weight (C, M), >= 0, not all 0 in a row.
+    """
+    share = (weight / weight.sum(1, keepdim=True))[..., None]
+    x = x - (share * x).sum(1, keepdim=True)
+    x = x / (share * x.square()).sum(1, keepdim=True).sqrt().clamp(min=1e-12)
+    nearest = torch.zeros_like(weight, dtype=torch.int64)
+    distance = torch.full_like(weight, torch.inf)
+    for j in range(clusters):
+        chance = weight * distance if j else weight
+        chance = torch.where(chance.sum(1, keepdim=True) > 0, chance, weight)
         centre = torch.multinomial(chance.cpu(), 1, generator=rng).to(x.device)
-        to_centre = (x - x[centre]).square().sum(1)
+        to_centre = (x - x.gather(1, centre[..., None].expand(-1, -1, x.shape[2]))).square().sum(2)
         nearest = torch.where(to_centre < distance, j, nearest)
         distance = torch.minimum(distance, to_centre)
     return nearest
