@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from rlblocks.config import SACConfig
 from rlblocks.gaussians import clamp_log_std, tanh_gaussian, tanh_log_std
@@ -106,14 +107,9 @@ class SAC:
         self.critic, self.target = (make([obs_dim + action_dim, *cfg.hidden, 1], each_critic) for _ in range(2))
         polyak_([self.target.parameters], [self.critic.parameters], 1.0)
         self.log_alpha = torch.full((self.agents, num_tasks), cfg.alpha, device=self.device).log_().requires_grad_()
-        groups = [
-            {"params": [self.actor.parameters], "lr": cfg.actor_lr},
-            {"params": [self.log_alpha], "lr": cfg.alpha_lr},
-        ]
-        on_gpu = self.device.type == "cuda"
-        self.actor_optimizer = torch.optim.Adam(groups, fused=True, capturable=on_gpu)
-        self.critic_optimizer = torch.optim.Adam(
-            [self.critic.parameters], lr=cfg.critic_lr, fused=True, capturable=on_gpu
+        self.critic_adam = Adam([(self.critic.parameters, cfg.critic_lr)])
+        self.actor_adam = Adam(
+            [(self.actor.parameters, cfg.actor_lr), *[(self.log_alpha, cfg.alpha_lr)] * cfg.learn_alpha]
         )
         self.noise = [torch_generator(seed, "updates", device=str(self.device)) for seed in seeds]
         self.exploration = [numpy_generator(seed, "exploration") for seed in seeds]
@@ -186,7 +182,7 @@ class SAC:
             target = soft_td_target(reward, discount, next_q, self.cost(next_obs, later), alpha)
         q = self.q(self.critic, obs, action)
         loss = critic_loss(q, target)
-        _step(self.critic_optimizer, loss, [self.critic.parameters])
+        self.critic_adam.step(loss)
         self.updates += 1
         if self.updates % self.cfg.target_every == 0:
             polyak_([self.target.parameters], [self.critic.parameters], self.cfg.tau)
@@ -204,7 +200,7 @@ class SAC:
 
     def _step_actor(self, loss: Tensor, task: list[Tensor]) -> None:
         before = self.log_alpha.detach().clone() if task else None
-        _step(self.actor_optimizer, loss, [self.actor.parameters, *[self.log_alpha] * self.cfg.learn_alpha])
+        self.actor_adam.step(loss)
         if before is not None:  # Adam's momentum would move the temperatures of absent tasks, too
             present = torch.zeros_like(before).scatter_(1, task[0], 1.0)
             self.log_alpha.detach().copy_(torch.where(present > 0, self.log_alpha.detach(), before))
@@ -221,8 +217,8 @@ class SAC:
         """Everything that shapes the agents' future."""
         return {
             **{name: tensor.detach() for name, tensor in self.tensors().items()},
-            "actor_optimizer": self.actor_optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "actor_adam": self.actor_adam.state,
+            "critic_adam": self.critic_adam.state,
             "noise": [generator.get_state() for generator in self.noise],
             "exploration": [numpy_state(generator) for generator in self.exploration],
             "updates": self.updates,
@@ -234,8 +230,10 @@ class SAC:
             if tensor.shape != state[name].shape:
                 raise UsageError(f"the saved SAC has {name} {tuple(state[name].shape)}, this one {tuple(tensor.shape)}")
             tensor.detach().copy_(state[name])
-        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        for adam, saved in ((self.actor_adam, state["actor_adam"]), (self.critic_adam, state["critic_adam"])):
+            for name, tensors in adam.state.items():
+                for tensor, value in zip(tensors, saved[name]):
+                    tensor.copy_(value)
         for generator, saved in zip(self.noise, state["noise"]):
             generator.set_state(saved.cpu())
         for rng, numbers in zip(self.exploration, state["exploration"]):
@@ -243,8 +241,26 @@ class SAC:
         self.updates = int(state["updates"])
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[Tensor]) -> None:
-    """One step down the summed losses (N,): those of separate agents share no parameter."""
-    for parameter, grad in zip(parameters, torch.autograd.grad(loss.sum(), parameters)):
-        parameter.grad = grad
-    optimizer.step()
+class Adam:
+    """Kingma and Ba 2014, arXiv:1412.6980, in place, by the kernel that `torch.optim.Adam(fused=True)` calls.
+
+    Without that class's bookkeeping, which takes longer than the arithmetic: in all, 6 % of an update.
+    """
+
+    def __init__(self, groups: Sequence[tuple[Tensor, float]]) -> None:
+        self.parameters, self.lrs = [p for p, _ in groups], [lr for _, lr in groups]
+        zeros = torch.zeros_like
+        self.state = {
+            "mean": [zeros(p.detach()) for p in self.parameters],
+            "square": [zeros(p.detach()) for p in self.parameters],
+            "steps": [torch.zeros((), device=p.device) for p in self.parameters],
+        }
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the sum of the losses (N,): those of separate agents share no parameter."""
+        grads = torch.autograd.grad(loss, self.parameters, torch.ones_like(loss))
+        for p, grad, mean, square, steps, lr in zip(self.parameters, grads, *self.state.values(), self.lrs):
+            adam(
+                [p.detach()], [grad], [mean], [square], [], [steps], fused=True, capturable=p.is_cuda, amsgrad=False,
+                beta1=0.9, beta2=0.999, lr=lr, weight_decay=0.0, eps=1e-8, maximize=False,
+            )  # fmt: skip
