@@ -3,11 +3,12 @@
     python -m benchmarks.blocks.peers_dpmm              # all cases; those the file already has are skipped
     python -m benchmarks.blocks.peers_dpmm easy8 large
 
-bnpy runs as GASP calls it, two laps in five batches, with thirty laps, and with thirty over all rows at once, which
-suits it best where a component is short of 80 rows a batch. scikit-learn's BayesianGaussianMixture gets 25 components,
-the same concentration and 200 iterations; the rest are its defaults. Its own bound has another prior and other
-constants, so its loss is bnpy's figure after one global step from its responsibilities, components sorted by mass,
-empty ones dropped; "truth" is the true mixture under the same rule.
+bnpy runs as GASP calls it, two laps in five batches; with thirty laps; with thirty over all rows at once; and with
+thirty and its own defaults for births. No one of these suits it best in all cases.
+
+scikit-learn's BayesianGaussianMixture gets 25 components, the same concentration and 200 iterations; the rest are its
+defaults. Its own bound has another prior and other constants, so its loss is bnpy's figure after one global step from
+its responsibilities, components sorted by mass, empty ones dropped; "truth" is the true mixture under the same rule.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from rlcore.provenance import cpu_model, version_of
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "dpmm_peers.json"
 SEEDS = (0, 1, 2)
+OWN_BIRTHS: dict[str, Any] = {"fresh": 10, "min_new": 1, "min_target": 2, "min_retain": 10}
+"""bnpy's defaults; GASP sets 5 proposals a birth, and thresholds: here 80 rows for a new component, 96 for a target."""
 Row = dict[str, Any]
 Peer = Callable[[int], Row]
 """One fit under a seed: its row without problem, peer and seed."""
@@ -91,6 +94,8 @@ def peers(name: str, bnpy: Bnpy) -> Iterator[tuple[str, Peer]]:
     yield "truth", lambda _seed: truth(case, bnpy)
     for batches, laps in ((10, 10), (10, 60), (1, 60)) if name == "large" else ((5, 2), (5, 30), (1, 30)):
         yield f"bnpy, {laps} laps, batches: {batches}", bnpy_peer(case, bnpy, laps, batches)
+    batches, laps = (10, 60) if name == "large" else (5, 30)
+    yield f"bnpy, {laps} laps, batches: {batches}, its own births", bnpy_peer(case, bnpy, laps, batches, **OWN_BIRTHS)
     yield "scikit-learn", lambda seed: sklearn_outcome(case, bnpy, sklearn_model(seed))
 
 
@@ -108,9 +113,11 @@ def truth(case: Problem, bnpy: Bnpy) -> Row:
     }  # fmt: skip
 
 
-def bnpy_peer(case: Problem, bnpy: Bnpy, laps: int, batches: int, warm: Fit | None = None) -> Peer:
+def bnpy_peer(
+    case: Problem, bnpy: Bnpy, laps: int, batches: int, warm: Fit | None = None, **births: Any
+) -> Peer:  # fmt: skip
     def peer(seed: int) -> Row:
-        fit = bnpy.fit(case.x, warm=warm, laps=laps, batches=batches, seed=seed)
+        fit = bnpy.fit(case.x, warm=warm, laps=laps, batches=batches, seed=seed, **births)
         more = {"laps": fit.laps, "converged": fit.converged}
         return row(case, fit.labels, k=fit.num_components, loss=fit.loss, cpu_s=fit.cpu_s) | more
 
