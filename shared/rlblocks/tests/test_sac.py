@@ -430,6 +430,37 @@ def test_bf16_stays_close_to_float32() -> None:
     assert all(value.dtype == torch.float32 for value in rough.tensors().values())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_graphed_updates_are_plain_ones() -> None:
+    """Two kinds of updates, through warm-ups, recording and replays; and after a checkpoint has been put back."""
+    cfg = replace(CFG, actor_every=2)
+    graphed, plain = (
+        make(replace(cfg, cuda_graph=graph), (0, 1), device="cuda", num_tasks=2) for graph in (True, False)
+    )
+    for k in range(24):
+        batch = {name: value.cuda() for name, value in make_batch(k, 2, ROWS, tasks=2).items()}
+        a, b = graphed.update(batch), plain.update(batch)
+        assert a.keys() == b.keys()
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], atol=1e-4, rtol=1e-4)
+        if k == 14:
+            graphed.load_state_dict(copy.deepcopy(graphed.state_dict()))
+    for name, value in graphed.tensors().items():
+        torch.testing.assert_close(value, plain.tensors()[name], atol=1e-4, rtol=1e-4)
+    obs = np.ones((2, 3, OBS), np.float32)
+    np.testing.assert_allclose(graphed.act(obs, deterministic=True), plain.act(obs, deterministic=True), atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_learns_what_a_cpu_does() -> None:
+    gpu, cpu = make(device="cuda"), make()
+    for k in range(5):
+        gpu.update({name: value.cuda() for name, value in make_batch(k, ROWS).items()}, make_noise(k).cuda())
+        cpu.update(make_batch(k, ROWS), make_noise(k))
+    for name, value in gpu.tensors().items():
+        torch.testing.assert_close(value.cpu(), cpu.tensors()[name], atol=1e-4, rtol=1e-3)
+
+
 def test_extreme_batches_stay_finite() -> None:
     agent = make()
     with torch.no_grad():

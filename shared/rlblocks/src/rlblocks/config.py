@@ -28,7 +28,7 @@ class SACConfig:
     log_std_map: Literal["clamp", "tanh"] = "clamp"  # How the actor's output is kept between them.
     init: Literal["torch", "xavier"] = "torch"  # First weights: uniform by fan-in, or by fan-in and -out with biases 0.
     precision: Literal["float32", "bf16"] = "float32"  # bf16: inner layers multiply in bfloat16; all else is float32.
-    compile: Literal["auto", "on", "off"] = "auto"  # CUDA graphs on a GPU, torch.compile on a CPU; auto: GPU only.
+    cuda_graph: bool = True  # On a GPU, record the update once and replay it as one CUDA graph.
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:

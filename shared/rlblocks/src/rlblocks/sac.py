@@ -17,6 +17,7 @@ from torch.optim.adam import adam
 
 from rlblocks.config import SACConfig
 from rlblocks.gaussians import clamp_log_std, tanh_gaussian, tanh_log_std
+from rlblocks.graphs import Graphed
 from rlblocks.stacked import Stacked
 from rlcore.errors import UsageError
 from rlcore.nets import polyak_
@@ -114,6 +115,8 @@ class SAC:
         self.noise = [torch_generator(seed, "updates", device=str(self.device)) for seed in seeds]
         self.exploration = [numpy_generator(seed, "exploration") for seed in seeds]
         self.updates = 0  # of the critics
+        graphed = cfg.cuda_graph and self.device.type == "cuda"
+        self._learn = Graphed(self._learn_once) if graphed else self._learn_once
         of_layers = self.actor.layers(self.actor.parameters.detach())
         self._views = [(w.numpy(), b.numpy()) for w, b in of_layers] if self.device.type == "cpu" else []
 
@@ -135,10 +138,10 @@ class SAC:
 
     def _output(self, h: Array) -> Array:
         """The actor's output (N, B, 2A)."""
+        h = h.astype(np.float32, copy=False)
         if not self._views:
             with torch.inference_mode():
                 return np.asarray(self.actor(torch.as_tensor(h, device=self.device)).cpu())
-        h = h.astype(np.float32, copy=False)
         for i, (weight, bias) in enumerate(self._views):
             if i:
                 np.maximum(h, 0.0, out=h)
@@ -167,12 +170,19 @@ class SAC:
         Returns: metrics, (N,) or () each, detached.
         """
         fields = ("obs", "action", "reward", "discount", "next_obs", *("task_id",) * (self.num_tasks > 1))
-        data = [batch[name].unsqueeze(0) if self.agents == 1 else batch[name] for name in fields]
-        obs, action, reward, discount, next_obs, *task = data
+        tensors = [batch[name].unsqueeze(0) if self.agents == 1 else batch[name] for name in fields]
+        if noise is None:
+            noise = torch.stack([self._draw(g, tensors[0].shape[-2]) for g in self.noise], 1)
+        self.updates += 1
+        polyak = self.updates % self.cfg.target_every == 0
+        metrics = self._learn([noise, *tensors], polyak, actor and self.updates % self.cfg.actor_every == 0)
+        return {name: value.squeeze(0) for name, value in metrics.items()} if self.agents == 1 else metrics
+
+    def _learn_once(self, tensors: Sequence[Tensor], polyak: bool, actor: bool) -> dict[str, Tensor]:
+        """The update itself."""
+        noise, obs, action, reward, discount, next_obs, *task = tensors
         assert obs.shape == next_obs.shape == (self.agents, obs.shape[1], self.obs_dim), (obs.shape, next_obs.shape)
         assert action.shape == (*obs.shape[:2], self.action_dim), (action.shape, obs.shape)
-        if noise is None:
-            noise = torch.stack([self._draw(g, obs.shape[1]) for g in self.noise], 1)
         log_alpha = self.log_alpha.gather(1, task[0]) if task else self.log_alpha  # (N, B) or (N, 1)
         alpha = log_alpha.detach().exp()
 
@@ -183,27 +193,24 @@ class SAC:
         q = self.q(self.critic, obs, action)
         loss = critic_loss(q, target)
         self.critic_adam.step(loss)
-        self.updates += 1
-        if self.updates % self.cfg.target_every == 0:
+        if polyak:
             polyak_([self.target.parameters], [self.critic.parameters], self.cfg.tau)
         metrics = {"critic_loss": loss.detach(), "q": q.detach().mean((1, 2))}
+        if not actor:
+            return metrics
 
-        if actor and self.updates % self.cfg.actor_every == 0:
-            now = self.policy(obs, noise[0])
-            cost = self.cost(obs, now)
-            loss = actor_loss(self.q(self.critic, obs, now.action, frozen=True), cost, alpha)
-            metrics |= {"actor_loss": loss.detach(), "cost": cost.detach().mean(-1), "alpha": alpha.mean(-1)}
-            if self.cfg.learn_alpha:
-                loss = loss + temperature_loss(log_alpha.exp(), cost, self.target_cost)
-            self._step_actor(loss, task)
-        return {name: value.squeeze(0) for name, value in metrics.items()} if self.agents == 1 else metrics
-
-    def _step_actor(self, loss: Tensor, task: list[Tensor]) -> None:
+        now = self.policy(obs, noise[0])
+        cost = self.cost(obs, now)
+        loss = actor_loss(self.q(self.critic, obs, now.action, frozen=True), cost, alpha)
+        metrics |= {"actor_loss": loss.detach(), "cost": cost.detach().mean(-1), "alpha": alpha.mean(-1)}
+        if self.cfg.learn_alpha:
+            loss = loss + temperature_loss(log_alpha.exp(), cost, self.target_cost)
         before = self.log_alpha.detach().clone() if task else None
         self.actor_adam.step(loss)
         if before is not None:  # Adam's momentum would move the temperatures of absent tasks, too
-            present = torch.zeros_like(before).scatter_(1, task[0], 1.0)
-            self.log_alpha.detach().copy_(torch.where(present > 0, self.log_alpha.detach(), before))
+            present = torch.zeros_like(before).scatter_(1, task[0], 1.0) > 0
+            self.log_alpha.detach().copy_(torch.where(present, self.log_alpha.detach(), before))
+        return metrics
 
     def _draw(self, generator: torch.Generator, rows: int) -> Tensor:
         return torch.randn(2, rows, self.action_dim, generator=generator, device=self.device)
@@ -230,9 +237,9 @@ class SAC:
             if tensor.shape != state[name].shape:
                 raise UsageError(f"the saved SAC has {name} {tuple(state[name].shape)}, this one {tuple(tensor.shape)}")
             tensor.detach().copy_(state[name])
-        for adam, saved in ((self.actor_adam, state["actor_adam"]), (self.critic_adam, state["critic_adam"])):
-            for name, tensors in adam.state.items():
-                for tensor, value in zip(tensors, saved[name]):
+        for optimizer in ("actor_adam", "critic_adam"):
+            for name, tensors in getattr(self, optimizer).state.items():
+                for tensor, value in zip(tensors, state[optimizer][name]):
                     tensor.copy_(value)
         for generator, saved in zip(self.noise, state["noise"]):
             generator.set_state(saved.cpu())

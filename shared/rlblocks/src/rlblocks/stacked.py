@@ -50,12 +50,9 @@ class Stacked:
 
     def layers(self, parameters: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Weight (G, I, O) and bias (G, 1, O) of each layer, as views of (G, P)."""
-        views, begin = [], 0
-        for i, o in itertools.pairwise(self.sizes):
-            middle, end = begin + i * o, begin + (i + 1) * o
-            views.append((parameters[:, begin:middle].unflatten(1, (i, o)), parameters[:, None, middle:end]))
-            begin = end
-        return views
+        shapes = [*itertools.pairwise(self.sizes)]
+        parts = parameters.split([n for i, o in shapes for n in (i * o, o)], 1)
+        return [(w.unflatten(1, shape), b.unsqueeze(1)) for w, b, shape in zip(parts[::2], parts[1::2], shapes)]
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
         """(N, B, I) -> (G, B, O); net g reads input g // (G / N). `frozen`: no gradient reaches the parameters."""
@@ -69,8 +66,7 @@ class Stacked:
 
     def batched(self, x: Tensor, parameters: Tensor) -> Tensor:
         """The same from parameters (G, P), one batched product a layer, in plain torch."""
-        if self.nets != len(x):
-            x = x.repeat_interleave(self.nets // len(x), 0)
+        x = x.unsqueeze(1).expand(-1, self.nets // len(x), -1, -1).flatten(0, 1)
         for i, (weight, bias) in enumerate(self.layers(parameters)):
             low = self.low and 0 < i < len(self.sizes) - 2
             dtype = torch.bfloat16 if low else parameters.dtype
