@@ -15,16 +15,13 @@ WARM_UPS = 3  # calls that run as they are before one is recorded: libraries and
 class Graphed:
     """Calls `function(tensors, *flags)`, a graph for each set of flags and of shapes.
 
-    What it changes must be changed in place, and never be replaced by other tensors: else `forget` the graphs. It may
-    not wait for the device, nor draw random numbers. It returns a dictionary of tensors of one shape, which are copied.
+    What it changes must be changed in place, by itself and by everybody else, and never be replaced by other tensors.
+    It may not wait for the device, nor draw random numbers. It returns a dictionary of tensors of one shape, which are
+    copied.
     """
 
     def __init__(self, function: Callable[..., dict[str, Tensor]]) -> None:
         self.function, self.stream = function, torch.cuda.Stream()
-        self.forget()
-
-    def forget(self) -> None:
-        """Warm up and record anew."""
         self.calls: Counter[Hashable] = Counter()
         self.graphs: dict[Hashable, tuple[Any, list[Tensor], list[str], Tensor]] = {}
 

@@ -251,7 +251,7 @@ class SAC:
 class Adam:
     """Kingma and Ba 2014, arXiv:1412.6980, in place, by the kernel that `torch.optim.Adam(fused=True)` calls.
 
-    Without that class's bookkeeping, which takes longer than the arithmetic: in all, 6 % of an update.
+    Without that class's bookkeeping, 6 % of an update.
     """
 
     def __init__(self, groups: Sequence[tuple[Tensor, float]]) -> None:
