@@ -84,12 +84,12 @@ def test_losses_by_hand() -> None:
     assert float(critic_loss(q, target)) == pytest.approx(0.5 * ((1 + 4) / 2 + (1 + 0) / 2))
     assert float(actor_loss(q, tensor(-1.0, 3.0), torch.tensor(0.5))) == pytest.approx((-0.5 - 1.0 + 1.5 - 0.0) / 2)
     log_alpha = torch.tensor(math.log(0.5), requires_grad=True)
-    loss = temperature_loss(log_alpha.exp(), tensor(-1.0, -3.0), target_cost=4.0)  # entropy 2, wanted: -4
-    assert float(loss.detach()) == pytest.approx(0.5 * 6.0)
+    loss = temperature_loss(log_alpha, tensor(-1.0, -3.0), target_cost=4.0)  # entropy 2, wanted: -4
+    assert float(loss.detach()) == pytest.approx(math.log(0.5) * 6.0)
     (grad,) = torch.autograd.grad(loss, log_alpha)
-    assert grad > 0  # entropy enough: the temperature falls
-    loss = temperature_loss(log_alpha.exp(), tensor(7.0, 9.0), target_cost=5.0)  # divergence 8, wanted: 5
-    assert float(loss.detach()) == pytest.approx(0.5 * -3.0)
+    assert float(grad) == pytest.approx(6.0)  # entropy enough: the temperature falls
+    loss = temperature_loss(log_alpha, tensor(7.0, 9.0), target_cost=5.0)  # divergence 8, wanted: 5
+    assert float(loss.detach()) == pytest.approx(math.log(0.5) * -3.0)
     assert torch.autograd.grad(loss, log_alpha)[0] < 0  # too far from the prior: it rises
 
 
@@ -178,7 +178,7 @@ class Plain:
         self.step(for_critic, sum(0.5 * F.mse_loss(q, y) for q in self.q(self.critics, obs, action)))  # type: ignore[arg-type]
         new_action, log_prob = self.policy(obs, noise[0, 0].to(self.dtype))
         target_entropy = -ACT if self.cfg.target_entropy is None else self.cfg.target_entropy
-        alpha_loss = (self.log_alpha.exp() * (-log_prob.detach() - target_entropy)).mean()
+        alpha_loss = (self.log_alpha * (-log_prob.detach() - target_entropy)).mean()
         self.step(for_actor, (alpha * log_prob - torch.min(*self.q(self.critics, obs, new_action))).mean())
         if self.cfg.learn_alpha:
             self.step(for_alpha, alpha_loss)

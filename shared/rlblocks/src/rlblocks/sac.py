@@ -55,13 +55,14 @@ def actor_loss(q: Tensor, cost: Tensor, alpha: Tensor) -> Tensor:
     return (alpha * cost - q.min(-2).values).mean(-1)
 
 
-def temperature_loss(alpha: Tensor, cost: Tensor, target_cost: float) -> Tensor:
-    """mean_b alpha (target - c), c detached: alpha rises while the cost is above its target; eq. 18. (..., B) -> (...).
+def temperature_loss(log_alpha: Tensor, cost: Tensor, target_cost: float) -> Tensor:
+    """mean_b log alpha (target - c), c detached: alpha rises while the cost is above its target. (..., B) -> (...).
 
     For entropy c = log pi and the target is minus the wanted entropy; for a skill prior c = KL and it is the wanted
-    divergence (Pertsch et al. 2020, arXiv:2010.11944).
+    divergence (Pertsch et al. 2020, arXiv:2010.11944). Eq. 18 has alpha where this has its logarithm: the same sign and
+    the same zero, but a gradient that shrinks with alpha, which Adam, whose scale lags, then follows too slowly.
     """
-    return (alpha * (target_cost - cost.detach())).mean(-1)
+    return (log_alpha * (target_cost - cost.detach())).mean(-1)
 
 
 class Sample(NamedTuple):
@@ -204,7 +205,7 @@ class SAC:
         loss = actor_loss(self.q(self.critic, obs, now.action, frozen=True), cost, alpha)
         metrics |= {"actor_loss": loss.detach(), "cost": cost.detach().mean(-1), "alpha": alpha.mean(-1)}
         if self.cfg.learn_alpha:
-            loss = loss + temperature_loss(log_alpha.exp(), cost, self.target_cost)
+            loss = loss + temperature_loss(log_alpha, cost, self.target_cost)
         before = self.log_alpha.detach().clone() if task else None
         self.actor_adam.step(loss)
         if before is not None:  # Adam's momentum would move the temperatures of absent tasks, too
