@@ -44,13 +44,17 @@ def learn(
     """Train; return the curve of greedy returns and the CPU seconds spent, scoring apart."""
     envs = make_vec(env_id, 1, seed=seed)
     space: Any = envs.single_action_space
-    obs_dim, action_dim, low, half = envs.single_observation_space.shape[0], space.shape[0], space.low, None
-    half = 0.5 * (space.high - low)
-    fields = {name: Field((obs_dim,)) for name in ("obs", "next_obs")} | {"action": Field((action_dim,))}
-    buffer = ReplayBuffer(
-        fields | {"reward": Field(), "discount": Field()}, min(CAPACITY, steps), rng=numpy_generator(seed, "replay")
-    )
+    obs_dim, action_dim = envs.single_observation_space.shape[0], space.shape[0]
+    low, half = space.low, 0.5 * (space.high - space.low)
+    shapes: dict[str, tuple[int, ...]] = {"obs": (obs_dim,), "next_obs": (obs_dim,), "action": (action_dim,)}
+    fields = {name: Field(shape) for name, shape in (shapes | {"reward": (), "discount": ()}).items()}
+    buffer = ReplayBuffer(fields, min(CAPACITY, steps), rng=numpy_generator(seed, "replay"))
     agent = SAC(cfg, obs_dim, action_dim, seeds=[seed])
+    policy = Greedy(agent, space.low, space.high)
+
+    def fresh(num_envs: int, first_env: int) -> VecEnv:
+        return make_vec(env_id, num_envs, seed=seed_base, first_env=first_env)
+
     curve, away, begin, obs = list[dict[str, float]](), 0.0, time.process_time(), envs.reset()
     for step in range(1, steps + 1):
         action = (envs.sample() - low) / half - 1.0 if step <= RANDOM_STEPS else agent.act(obs)
@@ -64,11 +68,7 @@ def learn(
             agent.update(buffer.sample(BATCH))
         if step % eval_every == 0:
             paused = time.process_time()
-
-            def make(num_envs: int, first_env: int) -> VecEnv:
-                return make_vec(env_id, num_envs, seed=seed_base, first_env=first_env)
-
-            result = evaluate(Greedy(agent, low, space.high), make, eval_episodes)
+            result = evaluate(policy, fresh, eval_episodes)
             curve.append({"step": step, **result.as_row()})
             away += time.process_time() - paused
     envs.close()
