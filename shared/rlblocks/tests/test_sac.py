@@ -235,14 +235,15 @@ def test_one_update_in_float32_is_the_plain_one() -> None:
 
 
 @pytest.mark.parametrize("low", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("sizes", [(7, 64, 48, 32, 3), (1, 16, 1, 16, 1), (4, 8, 2)], ids=str)
 @pytest.mark.parametrize("shared", [1, 2])
-def test_nets_one_by_one_are_the_batched_ones(low: bool, shared: int) -> None:
+def test_nets_one_by_one_are_the_batched_ones(low: bool, sizes: tuple[int, ...], shared: int) -> None:
     generators = [torch.Generator().manual_seed(g) for g in range(4)]
-    net = Stacked((7, 64, 48, 32, 3), generators, low=low)
-    x = torch.randn(4 // shared, 20, 7, requires_grad=True)
+    net = Stacked(sizes, generators, low=low)
+    x = torch.randn(4 // shared, 20, sizes[0], generator=generators[0]).requires_grad_()
     y, z = net(x), net.batched(x, net.parameters)
     close(y, z, 2e-2 if low else 1e-6)
-    weights = torch.randn_like(y)
+    weights = torch.randn(y.shape, generator=generators[0])
     one, other = (torch.autograd.grad((out * weights).sum(), (x, net.parameters)) for out in (y, z))
     for a, b in zip(one, other):
         torch.testing.assert_close(a, b, atol=0.3 if low else 1e-5, rtol=0.05 if low else 1e-5)

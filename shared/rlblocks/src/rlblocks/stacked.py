@@ -76,7 +76,8 @@ class Stacked:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
     """then(x weight + bias): (B, I), (I, O), (O,) -> (B, O)."""
-    if weight.shape[1] == 1 or len(weight) == 1 or (bias is None and x.dtype == torch.bfloat16):  # faster so
+    slow = 1 in weight.shape or (bias is None and x.dtype == torch.bfloat16)  # for oneDNN
+    if slow and then == "none":
         return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, then, [], "")
     return y
