@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("replay", "dqn", "help")
+NAMES = ("replay", "dqn", "sac", "help")
 
 
 def main() -> int:
