@@ -16,7 +16,6 @@ from torch.distributions.transforms import TanhTransform
 from rlblocks.gaussians import (
     clamp_log_std,
     kl,
-    kl_to_components,
     kl_to_standard,
     log_prob,
     log_tanh_slope,
@@ -106,9 +105,6 @@ def test_kl_by_hand() -> None:
     assert of(1, 0.5, 0, 1) == pytest.approx(0.818147, abs=1e-6)  # log 2 + 0.125 + 0.5 - 0.5
     assert of(3, 0.7, 3, 0.7) == pytest.approx(0.0, abs=1e-7)
     close(kl_to_standard(torch.ones(1), torch.tensor([0.5]).log()), 0.818147)
-    close(
-        kl_to_components(torch.ones(1, 1), torch.tensor([[0.25]]).log(), torch.zeros(1, 1), torch.ones(1, 1)), 0.818147
-    )
 
 
 @FEW
@@ -118,22 +114,14 @@ def test_divergences_are_those_of_torch(seed: int, rows: int, components: int, d
     means, log_stds = normal(seed + 1, 2, components, dims)
     wide = Independent(Normal(mean[:, None], log_std.exp()[:, None]), 1)
     want = kl_divergence(wide, Independent(Normal(means, log_stds.exp()), 1))  # (B, K)
-    got = kl_to_components(mean, 2 * log_std, means, (2 * log_stds).exp())
+    got = kl(mean[:, None], log_std[:, None], means, log_stds)
     torch.testing.assert_close(got, want, atol=1e-8, rtol=1e-8)
-    torch.testing.assert_close(kl(mean[:, None], log_std[:, None], means, log_stds), want, atol=1e-8, rtol=1e-8)
     standard = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)
     ours = Independent(Normal(mean, log_std.exp()), 1)
     torch.testing.assert_close(kl_to_standard(mean, log_std), kl_divergence(ours, standard), atol=1e-8, rtol=1e-8)
     x = normal(seed + 2, rows, dims)
     torch.testing.assert_close(log_prob(x, mean, log_std), ours.log_prob(x), atol=1e-8, rtol=1e-8)
     assert bool((got >= -1e-9).all())
-
-
-def test_kl_to_components_has_the_gradient_of_kl() -> None:
-    mean, log_var, means, log_vars = normal(0, 4, 3, 2)
-    mean.requires_grad_()
-    log_var.requires_grad_()
-    assert torch.autograd.gradcheck(lambda m, v: kl_to_components(m, v, means, log_vars.exp()), (mean, log_var))
 
 
 def test_product_by_hand() -> None:
@@ -172,7 +160,5 @@ def grouped(mean: Tensor, var: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def test_shapes_are_checked() -> None:
     with pytest.raises(AssertionError, match="3"):
         tanh_gaussian(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 1))
-    with pytest.raises(AssertionError, match="4"):
-        kl_to_components(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(5, 4), torch.ones(5, 4))
     with pytest.raises(AssertionError, match="5"):
         product(torch.zeros(5, 2, 3), torch.ones(5, 2, 3), torch.ones(5, dtype=torch.bool))

@@ -59,16 +59,9 @@ class Bound:
         return torch.triu_indices(self.dim, self.dim, device=self.mean0.device)
 
     @cached_property
-    def prior(self) -> Posterior:
-        return self.posterior(self.mean0.new_zeros(1, self.num_features + 1))
-
-    @cached_property
     def prior_log_normalizer(self) -> Tensor:
-        return self.log_normalizer(self.prior)
-
-    @property
-    def num_features(self) -> int:
-        return 1 + self.dim + (self.pairs.shape[1] if self.full else self.dim)
+        nothing = 0 * self.statistics(self.features(self.mean0[None]), torch.ones_like(self.mean0[:1])[None])
+        return self.log_normalizer(self.posterior(nothing))
 
     def features(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, F)."""
@@ -220,14 +213,10 @@ def cholesky(scale: Tensor) -> Tensor:
     lower: Tensor
     lower, bad = torch.linalg.cholesky_ex(scale)
     if bad.any():
-        jitter = 1e-8 * scale.diagonal(dim1=-2, dim2=-1).mean(-1)
-        lower, bad = torch.linalg.cholesky_ex(
-            scale + torch.diag_embed(jitter[..., None].expand(*scale.shape[:-1]).contiguous())
-        )
-        if bad.any():
-            raise NumericalError(
-                "a covariance of the mixture is singular: scale the data, or use a larger prior variance"
-            )
+        jitter = 1e-8 * scale.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        lower, bad = torch.linalg.cholesky_ex(scale + jitter * torch.eye(scale.shape[-1]).to(scale))
+    if bad.any():
+        raise NumericalError("a covariance of the mixture is singular: scale the data, or use a larger prior variance")
     return lower
 
 

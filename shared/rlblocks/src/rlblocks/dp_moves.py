@@ -45,12 +45,10 @@ class Partition:
     limits: Limits
     rng: torch.Generator  # on the CPU
     accepted: Counter[str] = field(default_factory=Counter)
-    birth_tried: Tensor = field(init=False)  # (K,) count at which a birth failed, NaN where none was tried
-    delete_tried: Tensor = field(init=False)
+    tried: Tensor = field(init=False)  # (K, 2) counts at which birth and delete failed, NaN where none was tried
 
     def __post_init__(self) -> None:
-        self.birth_tried = torch.full_like(self.stats[:, 0], torch.nan)
-        self.delete_tried = self.birth_tried.clone()
+        self.tried = torch.full_like(self.stats[:, :2], torch.nan)
 
     @property
     def elbo(self) -> float:
@@ -62,18 +60,14 @@ class Partition:
 
     def replace(self, gone: Collection[int], resp: Tensor, stats: Tensor) -> None:
         """Components `gone` make way for others (J, N), (J, F + 1), which come last; then the largest come first."""
-        keep = [k for k in range(len(self.stats)) if k not in gone]
-        untried = torch.full_like(stats[:, 0], torch.nan)
-        self.resp, self.stats = torch.cat([self.resp[keep], resp]), torch.cat([self.stats[keep], stats])
-        self.birth_tried = torch.cat([self.birth_tried[keep], untried])
-        self.delete_tried = torch.cat([self.delete_tried[keep], untried])
+        self.tried = torch.cat([without(self.tried, gone), torch.full_like(stats[:, :2], torch.nan)])
+        self.resp, self.stats = (torch.cat([without(a, gone), b]) for a, b in ((self.resp, resp), (self.stats, stats)))
         self.sort()
 
     def sort(self) -> None:
         order = self.stats[:, 0].argsort(descending=True, stable=True)
         if not bool((order.diff() == 1).all()):
-            self.resp, self.stats = self.resp[order], self.stats[order]
-            self.birth_tried, self.delete_tried = self.birth_tried[order], self.delete_tried[order]
+            self.resp, self.stats, self.tried = self.resp[order], self.stats[order], self.tried[order]
 
     # --- shuffle ------------------------------------------------------------------------------------------------------
     def shuffle(self) -> None:
@@ -121,11 +115,11 @@ class Partition:
     def delete(self) -> None:
         """Give the atoms of a small component to the others."""
         small = self.stats[:, 0] < 0.5 * self.stats[:, 0].mean()  # large ones are for merges
-        untried = (self._untried(self.delete_tried) & small).nonzero()[:, 0].flip(0)[:DELETE_CANDIDATES]
+        untried = (self._untried(1) & small).nonzero()[:, 0].flip(0)[:DELETE_CANDIDATES]
         for k in untried.tolist():
             if len(self.stats) == 1 or self._delete_one(k):
                 break  # the others have other atoms now
-            self.delete_tried[k] = self.stats[k, 0]
+            self.tried[k, 1] = self.stats[k, 0]
 
     def _delete_one(self, k: int) -> bool:
         rows = (self.resp[k] > 1e-15).nonzero()[:, 0]
@@ -138,61 +132,48 @@ class Partition:
             weights = self.bound.log_weights(stats)
         if not rises(self.elbo, self.sorted_elbo(stats)):
             return False
-        everyone = without(self.resp, (k,))
-        everyone[:, rows] = resp
-        self.birth_tried, self.delete_tried = without(self.birth_tried, (k,)), without(self.delete_tried, (k,))
-        self.resp, self.stats = everyone, stats
+        self.resp, self.tried, self.stats = without(self.resp, (k,)), without(self.tried, (k,)), stats
+        self.resp[:, rows] = resp
         self.sort()
         self.accepted["delete"] += 1
         return True
 
-    def _untried(self, tried: Tensor) -> Tensor:
-        """(K,) bool: never failed, or has changed since."""
-        return ~((self.stats[:, 0] - tried).abs() <= STALE * tried)
+    def _untried(self, move: int) -> Tensor:
+        """(K,) bool: birth (0) or delete (1) has never failed, or the component has changed since."""
+        return ~((self.stats[:, 0] - self.tried[:, move]).abs() <= STALE * self.tried[:, move])
 
     # --- birth --------------------------------------------------------------------------------------------------------
     def birth(self) -> None:
         """Split components into fresh ones; each split is tried on the bound with those before it."""
         now, best = self.stats, self.elbo
-        gone: list[int] = []
-        resps: list[Tensor] = []
-        stats: list[Tensor] = []
+        born: list[tuple[int, Tensor, Tensor]] = []
         for k in self._promising():
             for fresh in (FIRST, FRESH, 2) if len(self.stats) == 1 else (FRESH, 2):
-                room = self.limits.k_max - len(now) + 1
-                born = self._split(k, min(fresh, room)) if room > 1 else None
-                if born is None:
+                split = self._split(k, min(fresh, self.limits.k_max - len(now) + 1))
+                if split is None:
                     continue
-                changed = torch.cat([without(self.stats, (*gone, k)), *stats, born[1]])
-                value = self.sorted_elbo(changed)
-                if rises(best, value):
+                kept = without(self.stats, (k, *(gone for gone, _, _ in born)))
+                changed = torch.cat([kept, *(stats for _, _, stats in born), split[1]])
+                if rises(best, value := self.sorted_elbo(changed)):
                     now, best = changed, value
-                    gone.append(k)
-                    resps.append(born[0])
-                    stats.append(born[1])
+                    born.append((k, *split))
                     break
             else:
-                self.birth_tried[k] = self.stats[k, 0]
-        if gone:
-            self.replace(gone, torch.cat(resps), torch.cat(stats))
-            self.accepted["birth"] += len(gone)
+                self.tried[k, 0] = self.stats[k, 0]
+        if born:
+            gone, resps, parts = zip(*born)
+            self.replace(gone, torch.cat(resps), torch.cat(parts))
+            self.accepted["birth"] += len(born)
 
     def _promising(self) -> list[int]:
-        """Components that two would fit better; the others count as tried."""
-        eligible = self._untried(self.birth_tried) & (self.stats[:, 0] >= self.limits.min_target)
-        k = eligible.nonzero()[:, 0]
+        """Components that two would fit better by themselves; the others count as tried.
+
+        Judged on a sample of each one's own atoms, all at once, in batches (C, M) padded with weight 0.
+        """
+        count = self.stats[:, 0]
+        k = (self._untried(0) & (count >= self.limits.min_target)).nonzero()[:, 0]
         if not len(k) or len(self.stats) >= self.limits.k_max:
             return []
-        gain, _ = self._halves(k)
-        self.birth_tried[k[gain <= 0]] = self.stats[k[gain <= 0], 0]
-        return k[gain > 0].tolist()
-
-    def _halves(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Gain of the bound (C,) when each of k (C,) alone becomes two, and their statistics (C, 2, F + 1).
-
-        Judged on a sample of their own atoms, all at once, in batches (C, M) padded with weight 0. -inf where one of
-        the two is too small.
-        """
         atoms, weight = own_atoms(self.resp[k], max(500, SUBSAMPLE // len(k)))
         features = self.features[atoms]  # (C, M, F)
         second = seed_clusters(features[..., 1 : 1 + self.bound.dim], weight, 2, self.rng)
@@ -201,16 +182,16 @@ class Partition:
             resp = self._restricted_step(features, weight[:, None], self._sums(features, resp))
         two, one = self.bound.statistics(features, resp), self.bound.statistics(features, weight[:, None])
         gain = self.bound.evidence_terms(two).sum(1) - self.bound.evidence_terms(one)[:, 0]
-        count = self.stats[:, 0]
         counts = torch.cat([count.repeat(len(k), 1), two[:, 1:, 0]], 1)
         counts[torch.arange(len(k)), k] = two[:, 0, 0]
         gain += stick_term(counts.sort(descending=True).values, self.bound.gamma) - stick_term(count, self.bound.gamma)
-        small = (two[..., 0] < self.limits.min_new).any(1)
-        return gain.masked_fill(small, -torch.inf), two
+        good = (gain > 0) & (two[..., 0] >= self.limits.min_new).all(1)
+        self.tried[k[~good], 0] = count[k[~good]]
+        return k[good].tolist()
 
     def _split(self, k: int, fresh: int) -> tuple[Tensor, Tensor] | None:
         """Up to `fresh` components (J, N), (J, F + 1) in place of component k, J >= 2; None where nothing promises."""
-        stats = self._sketch(self.resp[k], fresh)
+        stats = self._sketch(self.resp[k], fresh) if fresh > 1 else None
         if stats is None:
             return None
         rows = (self.resp[k] > 1e-15).nonzero()[:, 0]

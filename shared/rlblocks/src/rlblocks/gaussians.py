@@ -101,26 +101,6 @@ def kl_to_standard(mean: Tensor, log_std: Tensor) -> Tensor:
     return (0.5 * (torch.exp(2.0 * log_std) + mean.square() - 1.0) - log_std).sum(-1)
 
 
-def kl_to_components(mean: Tensor, log_var: Tensor, component_means: Tensor, component_vars: Tensor) -> Tensor:
-    """KL of each of B diagonal Gaussians to each of K, by two matrix products: no (B, K, D) tensor is made.
-
-    1/2 sum_d [log v_kd - log s_bd^2 + (s_bd^2 + (m_bd - m_kd)^2) / v_kd - 1], the square multiplied out. That
-    cancels where means are far from 0 on the scale of v: centre them first, or use float64.
-
-    Args: mean, log_var (B, D). component_means, component_vars (K, D), variances > 0.
-    Returns: (B, K), nats, summed over D.
-    """
-    assert mean.shape == log_var.shape, (mean.shape, log_var.shape)
-    assert component_means.shape == component_vars.shape, (component_means.shape, component_vars.shape)
-    assert mean.shape[-1] == component_means.shape[-1], (mean.shape, component_means.shape)
-    precision = component_vars.reciprocal()  # (K, D)
-    weighted = component_means * precision
-    of_component = (component_vars.log() + component_means * weighted).sum(-1)  # (K,)
-    of_row = (log_var + 1.0).sum(-1, keepdim=True)  # (B, 1)
-    cross = (log_var.exp() + mean.square()) @ precision.T - 2.0 * (mean @ weighted.T)  # (B, K)
-    return 0.5 * (cross + of_component - of_row)
-
-
 def product(mean: Tensor, var: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The normalised product of T Gaussians where `mask` holds: 1/v = sum_t 1/v_t, m = v sum_t m_t / v_t.
 
