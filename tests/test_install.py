@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     done = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout + done.stderr
+
+
+def shared(method: str) -> list[str]:
+    """The workspace's shared packages that a method depends on."""
+    wanted = tomllib.loads((ROOT / "packages" / method / "pyproject.toml").read_text())["project"]["dependencies"]
+    return [name for name in ("rlcore", "rlblocks") if any(line.startswith(f"{name}==") for line in wanted)]
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +47,12 @@ def test_a_method_installs_alone_with_plain_pip(method: str, wheels: Path, tmp_p
     constraints.write_text("\n".join(re.findall(r"^[a-z0-9._-]+==[^\\\n]+", locks, re.M)))  # with their markers
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python, command = tmp_path / "venv/bin/python", tmp_path / "venv/bin" / method
-    files = [next(wheels.glob(f"{name}-*.whl")) for name in ("rlcore", method)]
+    files = [next(wheels.glob(f"{name}-*.whl")) for name in (*shared(method), method)]
     run(python, "-m", "pip", "install", "--quiet", "-c", constraints, *files)
     run(python, "-m", "pip", "check")
     assert "1.0.0" in run(command, "--version")
     run(command, "train", "--preset", "debug", "--name", "first", cwd=tmp_path)
-    assert (tmp_path / "experiments/first/checkpoints/final.pt").exists()
+    assert list(tmp_path.glob("*/first/checkpoints/final.pt"))
     run(command, "eval", "--name", "first", cwd=tmp_path)
     run(command, "doctor", cwd=tmp_path)
 
@@ -56,7 +63,8 @@ def test_a_wheel_names_its_exact_shared_version_and_carries_only_itself(method: 
     with zipfile.ZipFile(next(wheels.glob(f"{method}-*.whl"))) as wheel:
         names = wheel.namelist()
         metadata = wheel.read(next(n for n in names if n.endswith("METADATA"))).decode()
-    assert "Requires-Dist: rlcore==1.0.0" in metadata
+    for name in shared(method):
+        assert f"Requires-Dist: {name}==1.0.0" in metadata
     assert {name.split("/")[0] for name in names} == {method, f"{method}-1.0.0.dist-info"}
 
 
@@ -64,7 +72,10 @@ def test_a_wheel_names_its_exact_shared_version_and_carries_only_itself(method: 
 def test_a_method_works_from_the_source_folders_alone(method: str, tmp_path: Path):
     """On a cluster with its own torch, PYTHONPATH is enough: nothing needs installed metadata."""
     site = [p for p in sys.path if p.endswith("site-packages")]
-    sources = [str(ROOT / "shared/rlcore/src"), str(ROOT / "packages" / method / "src")]
+    sources = [
+        *(str(ROOT / "shared" / name / "src") for name in shared(method)),
+        str(ROOT / "packages" / method / "src"),
+    ]
     code = f"import sys; sys.path[:0] = {sources + site!r}; from {method}.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-S", "-c", code]  # -S: no .pth files, so no editable installs
     assert "1.0.0" in run(*command, "--version", cwd=tmp_path)

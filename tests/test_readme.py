@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 
-import mpn.cli
 from rlcore.errors import QuintetError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*/*/README.md"))]
+METHODS = sorted(p.parent.name for p in ROOT.glob("packages/*/pyproject.toml"))
 MEMBERS = {p.parent.name: p.parent.relative_to(ROOT) for p in ROOT.glob("*/*/pyproject.toml")}
 
 # Literal replacements that make what is written short. Applied to every line and every written file.
@@ -78,21 +78,21 @@ def run_line(line: str, folder: Path) -> None:
         assert targets, line
         done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-    elif words[0] == "mpn":
-        run_mpn(words)
+    elif words[0] in METHODS:
+        run_method(words)
     else:
         assert words[0] == "python", f"{line}: this test does not know how to run that"
-        own = words[1:2] == ["main.py"] or words[1:3] == ["-m", "mpn"]  # the others belong to the checkout
+        own = words[1:2] == ["main.py"] or (words[1] == "-m" and words[2] in METHODS)  # others belong to the checkout
         command = [sys.executable, *words[1:]]
         done = subprocess.run(command, cwd=folder if own else ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-def run_mpn(words: list[str]) -> None:
+def run_method(words: list[str]) -> None:
     """In this process, because importing torch takes longer than all the rest."""
     before, sys.argv = sys.argv, words
     try:
-        assert mpn.cli.main(words[1:]) == 0, shlex.join(words)
+        assert importlib.import_module(f"{words[0]}.cli").main(words[1:]) == 0, shlex.join(words)
     finally:
         sys.argv = before
 
@@ -174,7 +174,9 @@ def test_every_page_exists_that_is_linked_to():
 def test_every_name_in_the_code_exists():
     """`mpn.plastic.mpn_sequence` is a function there; `tests/x.py::test_y` is a test there; files are files."""
     for page in PAGES:
-        for name in re.findall(r"`((?:mpn|rlcore|benchmarks)(?:\.\w+)+)(?:\(.*?\))?`", page.read_text()):
+        for name in re.findall(
+            rf"`((?:{'|'.join(METHODS)}|rlcore|rlblocks|benchmarks)(?:\.\w+)+)(?:\(.*?\))?`", page.read_text()
+        ):
             parts, depth = name.split("."), 0
             for depth in range(len(parts), 0, -1):
                 try:

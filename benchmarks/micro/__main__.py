@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("replay", "dqn", "sac", "help")
+NAMES = ("replay", "dqn", "help", "sac", "dpmm")
 
 
 def main() -> int:
