@@ -1,0 +1,202 @@
+"""Options of the `prismatic` command, and what the agent knows of a task. The comments are the --help. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro.conf
+
+from rlcore.config import RunConfig
+from rlcore.errors import UsageError
+
+MAY_CHANGE = frozenset({"steps"})  # of a run that goes on
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What the agent must know of an environment. episode_length is in agent steps, after action repeat."""
+
+    name: str
+    obs_dim: int
+    action_dim: int
+    episode_length: int
+    episodic: bool = False  # whether episodes can terminate, other than by their time limit
+
+    def __post_init__(self) -> None:
+        for key in ("obs_dim", "action_dim", "episode_length"):
+            if getattr(self, key) < 1:
+                raise UsageError(f"task {self.name}: {key} must be at least 1, got {getattr(self, key)}")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Widths of the networks, in units."""
+
+    enc_dim: int  # hidden layers of the encoder
+    mlp_dim: int  # M: hidden layers of everything else
+    latent_dim: int  # D
+    enc_layers: int
+    num_q: int
+    task_dim: int  # task embedding, where there are several tasks
+
+
+# TD-MPC2's (Hansen et al. 2024, arXiv:2310.16828, table 8), named by millions of parameters; tiny is ours, for CPUs.
+SIZES: dict[str | int, Size] = {
+    "tiny": Size(128, 128, 64, 2, 2, 32),
+    1: Size(256, 384, 128, 2, 2, 96),
+    5: Size(256, 512, 512, 2, 5, 64),
+    19: Size(1024, 1024, 768, 3, 5, 64),
+    48: Size(1792, 1792, 768, 4, 5, 64),
+    317: Size(4096, 4096, 1376, 5, 8, 96),
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "model_size": "tiny", "batch_size": 128, "num_samples": 128, "num_elites": 16, "num_pi_trajs": 8,
+        "iterations": 4, "buffer_size": 200_000, "eval_every": 5_000, "save_every": 5_000, "log_every": 500,
+    },
+    "debug": {
+        "model_size": "tiny", "steps": 300, "seed_steps": 100, "batch_size": 8, "num_samples": 16, "num_elites": 4,
+        "num_pi_trajs": 2, "iterations": 2, "buffer_size": 2_000, "log_every": 50, "eval_every": 150,
+        "save_every": 150, "eval_episodes": 1,
+    },
+}  # fmt: skip
+
+OrthogonalMode = Literal["features", "penalty", "init"]
+
+
+def _also(*names: str) -> Any:
+    """Further names of an option: those that users of this method know from elsewhere."""
+    return tyro.conf.arg(aliases=tuple(f"--{name}" for name in names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Learn tasks with a world model and planning. The same command again continues the run."""
+
+    name: Annotated[str | None, _also("exp-name")] = None  # Name of the run; drawn if left out.
+    dir: Annotated[Path, _also("work-dir")] = Path("logs")  # Folder of the runs.
+    task: Annotated[str, _also("env")] = "cartpole-balance"  # One task, or several with commas between: one agent.
+    model_size: Literal["tiny", 1, 5, 19, 48, 317] = 5  # Millions of parameters; tiny is for CPUs.
+    episodic: Literal["auto", "true", "false"] = "auto"  # Predict terminations; auto: if a task has them.
+    # --- mixture of experts
+    use_moe: bool = True  # Experts in dynamics and reward; without them this is TD-MPC2.
+    n_experts: Annotated[int, _also("moe-n-experts", "num-experts")] = 4  # Experts in each of the two.
+    use_orthogonal: Annotated[bool, _also("moe-use-orthogonal")] = True  # Keep the experts apart.
+    orthogonal_mode: OrthogonalMode = "features"  # Gram-Schmidt on their outputs, a penalty, or at the start only.
+    moe_tau_init: float = 1.8  # Temperature of the gates at the start.
+    moe_tau_min: float = 0.5  # Its lower limit.
+    moe_tau_max: float = 2.0  # Its upper limit.
+    moe_beta: float = 0.02  # Step of the temperature towards the entropy target, each update.
+    moe_lb_alpha: float = 0.03  # Weight of the load-balance loss.
+    moe_entropy_coef: float = 1e-3  # Weight of (gate entropy - target)^2.
+    moe_entropy_target: float = 0.5  # Gate entropy over ln K; 0.5 uses about sqrt(K) experts at once.
+    moe_gate_dim: int = 64  # Hidden units of a gate.
+    moe_expert_dim: int | None = None  # Hidden units of an expert; None: max(64, M / K), which costs what dense costs.
+    moe_top_k: int = 0  # Use only the k likeliest experts; 0 mixes all.
+    # --- planning
+    mpc: bool = True  # Plan; without it the policy prior acts.
+    horizon: int = 3  # Steps planned and learnt over.
+    iterations: int = 6  # Of the planner; 2 more from 20 action dimensions on.
+    num_samples: int = 512  # Action sequences an iteration.
+    num_elites: int = 64  # The best of them, which the next iteration is fitted to.
+    num_pi_trajs: int = 24  # Sequences among them that the policy prior proposes.
+    min_std: float = 0.05  # Lower limit of the sampling deviation.
+    max_std: float = 2.0  # Its upper limit, and its start.
+    temperature: float = 0.5  # Elites weigh exp(temperature * value).
+    eval_sample: bool = False  # In evaluation draw an elite, as TD-MPC2 does; else their weighted mean acts.
+    # --- length of the run
+    steps: int = 3_000_000  # Agent steps over all envs.
+    num_envs: int = 1  # Envs of each task, planned for together.
+    seed_steps: int | None = None  # Random steps at the start; None: max(1000, 5 episodes).
+    utd: float = 1.0  # Updates an agent step.
+    buffer_size: int = 1_000_000  # Transitions kept.
+    # --- learning
+    batch_size: int = 256  # Windows of `horizon` steps an update.
+    lr: float = 3e-4  # Adam's step size.
+    enc_lr_scale: float = 0.3  # The encoder's, as a share of it.
+    grad_clip_norm: float = 20.0  # Largest gradient norm.
+    tau: float = 0.01  # Rate of the target critics and of the return scale.
+    dropout: float = 0.01  # In the critics' first layer.
+    rho: float = 0.5  # Loss weight of a step t ahead: rho^t.
+    consistency_coef: float = 20.0  # Weight of the latent prediction loss.
+    reward_coef: float = 0.1  # Weight of the reward loss.
+    value_coef: float = 0.1  # Weight of the value loss.
+    termination_coef: float = 1.0  # Weight of the termination loss.
+    entropy: Literal["gaussian", "squashed"] = "gaussian"  # Of the policy: before (TD-MPC2) or after its tanh.
+    entropy_coef: float = 1e-4  # Weight of the policy's entropy.
+    discount_min: float = 0.95  # Discount of the shortest episodes.
+    discount_max: float = 0.995  # Discount of the longest.
+    # --- evaluation, saving, speed
+    eval_every: Annotated[int, _also("eval-freq")] = 50_000  # Agent steps between evaluations.
+    eval_episodes: int = 10  # Episodes of each, for each task.
+    save_every: Annotated[int, _also("save-freq")] = 50_000  # Agent steps between checkpoints.
+    save_replay: Annotated[bool, _also("save-buffer")] = True  # Keep the replay on disk, so that resuming is exact.
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a GPU only.
+    precision: Literal["float32", "bf16"] = "float32"  # Of the matrix products.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = self.tasks
+        if not all(names) or len(set(names)) < len(names):
+            raise UsageError(f"task: expected one name, or different ones with commas between, got {self.task!r}")
+        for key in ("n_experts", "moe_gate_dim", "horizon", "iterations", "num_samples", "num_elites", "steps",
+                    "num_envs", "buffer_size", "batch_size", "eval_episodes"):  # fmt: skip
+            if not 1 <= getattr(self, key) < 2**40:
+                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        for key in ("utd", "lr", "enc_lr_scale", "grad_clip_norm", "temperature", "min_std", "moe_tau_min"):
+            if not 0 < getattr(self, key) < 1e6:
+                raise UsageError(f"{key}: must be positive, got {getattr(self, key)}")
+        for key in ("moe_beta", "moe_lb_alpha", "moe_entropy_coef", "consistency_coef", "reward_coef", "value_coef",
+                    "termination_coef", "entropy_coef", "num_pi_trajs", "moe_top_k"):  # fmt: skip
+            if not 0 <= getattr(self, key) < 1e6:
+                raise UsageError(f"{key}: must not be negative, got {getattr(self, key)}")
+        for key in ("tau", "rho", "moe_entropy_target", "discount_min", "discount_max"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UsageError(f"{key}: must be in [0, 1], got {getattr(self, key)}")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout: must be in [0, 1), got {self.dropout}")
+        for low, high in (("moe_tau_min", "moe_tau_max"), ("min_std", "max_std"), ("discount_min", "discount_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise UsageError(f"{low}: {getattr(self, low)} is above {high} {getattr(self, high)}")
+        if not self.moe_tau_min <= self.moe_tau_init <= self.moe_tau_max:
+            raise UsageError(f"moe_tau_init: {self.moe_tau_init} is outside {self.moe_tau_min} .. {self.moe_tau_max}")
+        if self.num_pi_trajs >= self.num_samples:
+            raise UsageError(f"num_pi_trajs: {self.num_pi_trajs} leave nothing to draw of {self.num_samples} samples")
+        if self.num_elites > self.num_samples:
+            raise UsageError(f"num_elites: {self.num_elites} is more than num_samples {self.num_samples}")
+        if self.moe_top_k > self.n_experts:
+            raise UsageError(f"moe_top_k: {self.moe_top_k} is more than n_experts {self.n_experts}")
+        if self.moe_expert_dim is not None and self.moe_expert_dim < 1:
+            raise UsageError(f"moe_expert_dim: must be at least 1, got {self.moe_expert_dim}")
+        if self.use_moe and self.orthogonal == "features" and self.n_experts > self.size.mlp_dim:
+            raise UsageError(f"n_experts: {self.n_experts} cannot be orthogonal in {self.size.mlp_dim} dimensions")
+        if self.seed_steps is not None and not 0 <= self.seed_steps < 2**40:
+            raise UsageError(f"seed_steps: must not be negative, got {self.seed_steps}")
+        if self.buffer_size < self.num_envs * len(names) * self.horizon:
+            raise UsageError(f"buffer_size: {self.buffer_size} cannot hold {self.horizon} steps of each env")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, in the order of their ids."""
+        return tuple(name.strip() for name in self.task.split(","))
+
+    @property
+    def size(self) -> Size:
+        return SIZES[self.model_size]
+
+    @property
+    def orthogonal(self) -> Literal["off", "features", "penalty", "init"]:
+        """How the experts are kept apart."""
+        return self.orthogonal_mode if self.use_orthogonal else "off"
+
+    @property
+    def variant(self) -> str:
+        """Customary name of the experiment: dense, 4 (experts), 4o (orthogonal ones)."""
+        return f"{self.n_experts}{'o' * self.use_orthogonal}" if self.use_moe else "dense"
+
+    def resolved_seed_steps(self, episode_length: int) -> int:
+        """Random agent steps before learning starts."""
+        return max(1_000, 5 * episode_length) if self.seed_steps is None else self.seed_steps
