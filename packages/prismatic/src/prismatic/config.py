@@ -42,7 +42,7 @@ class Size:
     task_dim: int  # task embedding, where there are several tasks
 
 
-# TD-MPC2's (Hansen et al. 2024, arXiv:2310.16828, table 8), named by millions of parameters; tiny is ours, for CPUs.
+# TD-MPC2's (Hansen et al. 2024, arXiv:2310.16828), named by millions of parameters; tiny is ours, for CPUs.
 SIZES: dict[str | int, Size] = {
     "tiny": Size(128, 128, 64, 2, 2, 32),
     1: Size(256, 384, 128, 2, 2, 96),
