@@ -228,7 +228,7 @@ class Agent:
         finite = torch.isfinite(loss.detach() + norm)
         good = finite if good is None else finite & good
         for p, gradient in zip(parameters, gradients):
-            p.grad = gradient
+            p.grad = gradient.contiguous()  # fused Adam reads memory in order: a transposed gradient would be garbage
         # Fused Adam leaves everything as it is where found_inf is 1: torch's gradient scalers rely on the same.
         # It divides gradients by grad_scale, which clips their norm without another pass over them.
         optimizer.found_inf = good.logical_not().float()  # type: ignore[attr-defined]
