@@ -123,8 +123,8 @@ class WorldModel(nn.Module):
         }
         for name, value in facts.items():
             self.register_buffer(name, value, persistent=False)
-        self.pads_obs = bool((facts["obs_mask"] == 0).any())
-        self.pads_actions = bool((facts["action_mask"] == 0).any())
+        self.pads_obs = len({t.obs_dim for t in tasks}) > 1
+        self.pads_actions = len({t.action_dim for t in tasks}) > 1
 
     # Old names of the two blocks, for `plot_expert_gating(moe_block=agent.model._dynamics)`.
     @property
@@ -218,8 +218,9 @@ class WorldModel(nn.Module):
         return out
 
     def value(self, logits: Tensor) -> Tensor:
-        """The number that a code's logits (..., 101) stand for: (...)."""
-        return two_hot_inverse(logits, self.bins)
+        """The number that a code's logits (..., 101) stand for: (...), float32 under any autocast."""
+        with torch.autocast(logits.device.type, enabled=False):
+            return two_hot_inverse(logits, self.bins)
 
 
 def _trunk(cfg: TrainConfig, num_tasks: int, width: int, head: nn.Module, g: torch.Generator | None) -> nn.Module:
