@@ -58,9 +58,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 4, "buffer_size": 200_000, "eval_every": 5_000, "save_every": 5_000, "log_every": 500,
     },
     "debug": {
-        "model_size": "tiny", "steps": 300, "seed_steps": 100, "batch_size": 8, "num_samples": 16, "num_elites": 4,
-        "num_pi_trajs": 2, "iterations": 2, "buffer_size": 2_000, "log_every": 50, "eval_every": 150,
-        "save_every": 150, "eval_episodes": 1,
+        "model_size": "tiny", "steps": 100, "seed_steps": 40, "batch_size": 4, "num_samples": 8, "num_elites": 4,
+        "num_pi_trajs": 2, "iterations": 1, "buffer_size": 2_000, "log_every": 20, "eval_every": 50,
+        "save_every": 50, "eval_episodes": 1,
     },
 }  # fmt: skip
 
@@ -200,3 +200,56 @@ class TrainConfig(RunConfig):
     def resolved_seed_steps(self, episode_length: int) -> int:
         """Random agent steps before learning starts."""
         return max(1_000, 5 * episode_length) if self.seed_steps is None else self.seed_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """Where an earlier run lies."""
+
+    name: Annotated[str, _also("exp-name")]  # Name of the run.
+    dir: Annotated[Path, _also("work-dir")] = Path("logs")  # Folder of the runs.
+    debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(SavedRun):
+    """Score a run on episodes it has never seen, planning without exploration; writes eval.json."""
+
+    eval_episodes: Annotated[int, _also("episodes")] = 10  # Episodes of each task.
+    task: str | None = None  # One of the run's tasks; all of them if left out.
+    checkpoint: str = "auto"  # best, final, latest, a file; auto takes the first there is.
+    seed_base: int = 10_000  # Run seed of the evaluation episodes: the same one gives the same episodes.
+    mpc: Literal["auto", "true", "false"] = "auto"  # Plan, or let the policy prior act; auto: as in training.
+    device: str = "cpu"  # auto, cpu, cuda or cuda:0.
+    json: bool = False  # Print the result as JSON.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotConfig(SavedRun):
+    """Draw a run's learning curves into plots/training_curves.png."""
+
+    output: Path | None = None  # .png, .pdf or .svg elsewhere.
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatingConfig(SavedRun):
+    """Draw how much each expert was used over the last 1,000 updates: plots/gating_*.png, and .csv beside it."""
+
+    checkpoint: str = "latest"  # best, final, latest, a file.
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvsConfig:
+    """List the tasks there are, and what the others need."""
+
+    like: str = ""  # Only names that contain this.
+    debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Check the installation; with --task, that this environment opens and steps."""
+
+    task: str | None = None  # Environment to look into.
+    json: bool = False  # Print the findings as JSON.
+    debug: bool = False  # Show full tracebacks.

@@ -1,0 +1,7 @@
+"""`python -m prismatic` is the `prismatic` command."""
+
+import sys
+
+from prismatic.cli import main
+
+sys.exit(main())

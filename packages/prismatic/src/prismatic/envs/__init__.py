@@ -1,0 +1,79 @@
+"""Tasks by the names their users know. Continuous actions in [-1, 1], 1-D float32 observations.
+
+cartpole-balance, cup-catch, dog-run ...   DeepMind Control, two simulator steps an agent step
+Humanoid-v5, Pendulum-v1 ...               any Gymnasium id with a Box of actions
+toy-reach                                  a point to be moved, no simulator needed
+module:factory                             a Gymnasium env of your own
+mt4                                        a set of tasks, see SETS
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from prismatic.config import TaskSpec
+from prismatic.envs import dmc, toy
+from prismatic.envs.tasks import TaskEnvs
+from rlcore.envs import make_env
+from rlcore.errors import EnvironmentProblem, UsageError
+from rlcore.vecenv import VecEnv, make_vec
+
+SETS: dict[str, tuple[str, ...]] = {
+    "mt4": ("cartpole-balance", "pendulum-swingup", "reacher-easy", "cup-catch"),
+}
+
+
+def expand(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Names of sets become their tasks."""
+    return tuple(name for task in tasks for name in SETS.get(task, (task,)))
+
+
+def env_id(task: str) -> str:
+    """What rlcore opens for `task`. UsageError with suggestions where the name means nothing."""
+    name = task.removesuffix("-v0")
+    if name in dmc.TASKS:
+        return f"prismatic.envs.dmc:{name}"
+    if name in toy.TASKS:
+        return f"prismatic.envs.toy:{name}"
+    if ":" in task:
+        return f"prismatic.envs.gym:{task}"
+    import gymnasium
+
+    if task in gymnasium.registry:
+        return f"prismatic.envs.gym:{task}"
+    known = [*dmc.TASKS, *toy.TASKS, *SETS, *gymnasium.registry]
+    close = difflib.get_close_matches(task, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else "`prismatic envs` lists what there is"
+    raise UsageError(f"no task {task!r}: {hint}")
+
+
+def describe(task: str) -> TaskSpec:
+    """Sizes of `task`, from an env that is opened and closed. EnvironmentProblem where it does not suit."""
+    with contextlib.closing(make_env(env_id(task))) as env:
+        obs, action, spec = env.observation_space, env.action_space, env.spec
+        if not isinstance(action, Box) or not isinstance(obs, Box) or len(obs.shape) != 1:
+            raise EnvironmentProblem(f"{task} has observations {obs} and actions {action}: 1-D Boxes only")
+        limit = getattr(env.unwrapped, "episode_length", None) or (spec.max_episode_steps if spec else None)
+        if limit is None:
+            raise EnvironmentProblem(f"{task} has no time limit: give the env max_episode_steps, or episode_length")
+        ends = bool(getattr(env.unwrapped, "can_terminate", True))
+        return TaskSpec(task, obs.shape[0], int(np.prod(action.shape)), int(limit), ends)
+
+
+def action_repeat(task: str) -> int:
+    """Simulator steps an agent step."""
+    return dmc.ACTION_REPEAT if env_id(task).startswith("prismatic.envs.dmc:") else 1
+
+
+def make(tasks: Sequence[TaskSpec], num_envs: int, *, seed: int, first_env: int = 0) -> TaskEnvs:
+    """`num_envs` envs of each task behind one VecEnv; observations and actions padded to the largest."""
+    parts: list[VecEnv] = []
+    for index, task in enumerate(tasks):
+        first = first_env + index * 100_000  # a range of episode seeds a task
+        parts.append(make_vec(env_id(task.name), num_envs, seed=seed, first_env=first))
+    return TaskEnvs(parts, tasks)

@@ -1,0 +1,29 @@
+"""`prismatic envs`: the tasks there are."""
+
+from __future__ import annotations
+
+import gymnasium
+
+from prismatic.config import EnvsConfig
+from prismatic.envs import SETS, dmc, toy
+from rlcore.errors import EnvironmentProblem
+
+
+def list_envs(cfg: EnvsConfig) -> int:
+    """Print names by suite; a suite that is not installed is listed with what it needs."""
+    try:
+        dmc.load_suite()
+        control = "DeepMind Control"
+    except EnvironmentProblem as error:
+        control = f"DeepMind Control (not available: {error})"
+    # entries of Gymnasium whose actions are continuous cannot be told from the others without opening them
+    suites = {
+        "toy, no simulator needed": toy.TASKS,
+        control: dmc.TASKS,
+        "Gymnasium (those with continuous actions)": sorted(gymnasium.registry),
+        "sets": [f"{name} = {','.join(tasks)}" for name, tasks in SETS.items()],
+    }
+    for title, names in suites.items():
+        if found := [name for name in names if cfg.like in name]:
+            print(f"{title}:\n  " + "\n  ".join(found))
+    return 0

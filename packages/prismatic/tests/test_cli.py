@@ -1,0 +1,121 @@
+"""The verbs, end to end, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prismatic.cli import VERBS, main
+from prismatic.config import PRESETS, TrainConfig
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for name, options in {"moe": [], "dense": ["use_moe=false"], "two": ["task=toy-reach,toy-cross"]}.items():
+        common = ["--preset", "debug", "--task", "toy-reach", "--dir", str(folder), "--name", name, "--quiet"]
+        assert main(["train", *common, *options]) == 0
+    return folder
+
+
+def test_the_run_folder_is_complete(root: Path):
+    folder = root / "moe"
+    for name in ("config.json", "env.json", "metrics.jsonl", "status.json"):
+        assert (folder / name).is_file(), name
+    for name in ("best_model.pt", "final_model.pt", "latest.pt", "best.pt", "final.pt", "last.pt"):
+        assert (folder / "checkpoints" / name).is_symlink(), name
+    facts = json.loads((folder / "env.json").read_text())
+    assert (facts["env"], facts["action_repeat"], facts["variant"]) == (["toy-reach"], [1], "4o")
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-2])
+    assert {"consistency_loss", "value_loss", "moe/dyn/tau", "moe/rew/load_3", "rss_mib"} <= set(last)
+
+
+def test_each_task_of_several_is_scored(root: Path):
+    rows = [json.loads(line) for line in (root / "two" / "metrics.jsonl").read_text().splitlines()]
+    tasks = [row["task"] for row in rows if row["kind"] == "eval_task"]
+    assert tasks == ["toy-reach", "toy-cross"] * (len(tasks) // 2)
+    whole = [row for row in rows if row["kind"] == "eval"][-1]
+    parts = [row["return_mean"] for row in rows if row["kind"] == "eval_task"][-2:]
+    assert whole["return_mean"] == pytest.approx(sum(parts) / 2)
+
+
+def test_eval_is_repeatable_and_says_what_it_did(root: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["eval", "--name", "two", "--dir", str(root), "--eval-episodes", "2"]
+    assert main(command) == 0
+    first = json.loads((root / "two" / "eval.json").read_text())["tasks"]
+    text = capsys.readouterr().out
+    assert text.count(": return") == 6  # two episodes and a mean of each task
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"] == first
+    assert main([*command, "--task", "toy-cross", "mpc=false", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert (list(alone["tasks"]), alone["mpc"]) == (["toy-cross"], False)
+    assert main([*command, "--task", "toy-jump"]) == 2
+    assert "this run knows toy-reach, toy-cross" in capsys.readouterr().err
+
+
+def test_plots(root: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("moe", "dense"):
+        assert main(["plot", "training", "--name", name, "--dir", str(root)]) == 0
+        assert (root / name / "plots" / "training_curves.png").stat().st_size > 10_000
+    assert main(["plot", "gating", "--name", "two", "--dir", str(root)]) == 0
+    for block in ("dynamics", "reward"):
+        assert (root / "two" / "plots" / f"gating_{block}.png").stat().st_size > 5_000
+        assert (root / "two" / "plots" / f"gating_{block}.csv").read_text().count("\n") > 10
+    assert main(["plot", "gating", "--name", "dense", "--dir", str(root)]) == 2
+    assert "without experts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["train", "--task", "cartpol-balance"], "did you mean cartpole-balance"),
+        (["train", "--task", "CartPole-v1"], "a bounded Box is needed"),
+        (["train", "--n-expert", "3"], "n-experts"),
+        (["eval", "--name", "nothing"], "there is no run"),
+        (["train", "--moe-tau-min", "3"], "moe_tau_min"),
+    ],
+)
+def test_mistakes_get_one_line_and_nothing_is_made(
+    command: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(command) in (2, 5)
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_agent_s_checkpoint_is_refused(root: Path, capsys: pytest.CaptureFixture[str]):
+    path = root / "two" / "checkpoints" / "final.pt"
+    state_dir = ["eval", "--name", "moe", "--dir", str(root), "--checkpoint", str(path), "--eval-episodes", "1"]
+    assert main(state_dir) == 0  # a file says itself what it is of
+    assert "toy-cross" in capsys.readouterr().out
+
+
+def test_envs_and_doctor(capsys: pytest.CaptureFixture[str]):
+    assert main(["envs", "--like", "toy"]) == 0
+    assert "toy-cross" in capsys.readouterr().out
+    assert main(["doctor", "--task", "toy-reach"]) == 0
+    assert "6 observations, 2 actions, episodes of 50" in capsys.readouterr().out
+
+
+def test_help_loads_no_torch():
+    code = "import sys; from prismatic.cli import main; main(['train', '--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("False")
+
+
+def test_every_preset_is_valid():
+    for preset in PRESETS.values():
+        TrainConfig(**preset)
+    assert set(VERBS) >= {"train", "eval", "plot training", "plot gating", "envs", "doctor"}

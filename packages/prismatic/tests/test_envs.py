@@ -1,0 +1,126 @@
+"""The tasks: names, sizes, seeds, and several of them behind one vector env."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from prismatic import envs
+from prismatic.config import TrainConfig
+from prismatic.envs import dmc
+from prismatic.replay import TaskReplay, widths_of
+from rlcore.errors import EnvironmentProblem, UsageError
+
+has_dmc = pytest.mark.skipif(importlib.util.find_spec("dm_control") is None, reason="needs the extra dmc")
+
+
+SIZES = {"toy-reach": (6, 2, 50), "Pendulum-v1": (3, 1, 200)}
+CONTROL = {
+    "cartpole-balance": (5, 1, 500), "cup-catch": (8, 2, 500), "pendulum-swingup": (3, 1, 500),
+    "reacher-easy": (6, 2, 500), "humanoid-run": (67, 21, 500), "walker-walk": (24, 6, 500),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [*SIZES, *(pytest.param(name, marks=has_dmc) for name in CONTROL)])
+def test_sizes(task: str):
+    spec = envs.describe(task)
+    assert (spec.obs_dim, spec.action_dim, spec.episode_length) == (SIZES | CONTROL)[task]
+    assert spec.episodic == (task == "Pendulum-v1")  # nothing tells whether a Gymnasium env can terminate
+
+
+def test_names_and_sets():
+    assert envs.env_id("cartpole-balance-v0") == envs.env_id("cartpole-balance")
+    assert envs.expand(["mt4", "dog-run"])[-2:] == ("cup-catch", "dog-run")
+    with pytest.raises(UsageError, match="did you mean cartpole-balance"):
+        envs.env_id("cartpol-balanc")
+    with pytest.raises(UsageError, match="prismatic envs"):
+        envs.env_id("zzzzzzzz")
+
+
+def test_discrete_actions_are_refused():
+    with pytest.raises(EnvironmentProblem, match="a bounded Box is needed"):
+        envs.describe("CartPole-v1")
+
+
+def test_actions_are_always_rescaled():
+    """Pendulum-v1 takes torques in [-2, 2]: 1 must mean 2 (defect D14)."""
+    vec = envs.make([envs.describe("Pendulum-v1")], 1, seed=0)
+    vec.reset()
+    inner = vec.parts[0].envs[0].unwrapped  # type: ignore[attr-defined]
+    vec.step(np.ones((1, 1), np.float32))
+    assert inner.last_u == pytest.approx(2.0)
+
+
+@has_dmc
+def test_the_list_of_control_tasks_is_the_suite_s():
+    suite = dmc.load_suite()
+    theirs = {f"{'cup' if domain == 'ball_in_cup' else domain}-{task}" for domain, task in suite.ALL_TASKS}
+    assert set(dmc.TASKS) == {task for task in theirs if not task.startswith("lqr")}
+
+
+@has_dmc
+def test_control_repeats_actions_and_only_truncates():
+    vec = envs.make([envs.describe("cartpole-balance")], 1, seed=0)
+    vec.reset()
+    control = vec.parts[0].envs[0].unwrapped  # type: ignore[attr-defined]
+    moved = [vec.step(np.zeros((1, 1), np.float32)) and vec.truncated[0] for _ in range(500)]
+    assert moved.index(True) == 499
+    assert not vec.terminated[0]
+    assert control.env.physics.time() < 0.1  # the next episode has begun
+    vec.step(np.zeros((1, 1), np.float32))
+    assert control.env.physics.time() == pytest.approx(0.02, abs=1e-6)  # two steps of 0.01 s
+
+
+@pytest.mark.parametrize("task", ["toy-cross", pytest.param("cup-catch", marks=has_dmc)])
+def test_a_seed_decides_everything_and_a_snapshot_replays(task: str):
+    spec = envs.describe(task)
+    one, two, other = (envs.make([spec], 2, seed=seed) for seed in (3, 3, 4))
+    assert np.array_equal(one.reset(), two.reset())
+    assert not np.array_equal(one.current_obs, other.reset())
+    for _ in range(70):
+        one.step(one.sample())
+    two.load_state_dict(one.state_dict())
+    assert np.array_equal(one.current_obs, two.current_obs)
+    action = one.sample()
+    assert np.array_equal(action, two.sample())
+    assert np.array_equal(one.step(action).obs, two.step(action).obs)
+
+
+def test_tasks_of_different_sizes_are_padded():
+    specs = [envs.describe("toy-reach"), envs.describe("Pendulum-v1")]
+    vec = envs.make(specs, 2, seed=0)
+    obs = vec.reset()
+    assert (obs.shape, widths_of(vec)) == ((4, 6), (6, 2))
+    assert vec.task_id.tolist() == [0, 0, 1, 1]
+    assert not obs[2:, 3:].any()
+    action = vec.sample()
+    assert not action[2:, 1:].any()
+    before = obs.copy()
+    moved = vec.step(action)
+    assert np.array_equal(obs, before)  # an observation lives for one more step
+    assert moved.reward[2] < 0  # Pendulum's costs arrive in its rows
+    alone = envs.make(specs[1:], 2, seed=0)
+    assert not np.array_equal(alone.reset()[:, :3], before[2:, :3])  # tasks have ranges of episode seeds of their own
+
+
+def test_replay_shares_batches_between_tasks():
+    """Equal shares, the remainder goes round; windows hold one episode of one task."""
+    cfg = TrainConfig(task="toy-reach,toy-cross", buffer_size=400, num_envs=2, horizon=3)
+    vec = envs.make([envs.describe(name) for name in cfg.tasks], 2, seed=0)
+    replay = TaskReplay(cfg, widths_of(vec), [np.random.default_rng(i) for i in range(2)], torch.device("cpu"))
+    obs, first = vec.reset(), np.ones(4, bool)
+    for _ in range(120):
+        action = vec.sample()
+        moved = vec.step(action)
+        replay.add(obs, action, moved, first, vec.rows)
+        obs, first = moved.obs, moved.terminated | moved.truncated
+    counts = [replay.sample(7)["task"].bincount().tolist() for _ in range(4)]
+    assert counts == [[4, 3], [3, 4], [4, 3], [3, 4]]
+    batch = replay.sample(640)
+    assert batch["obs"].shape == batch["next_obs"].shape == (3, 640, 6)
+    torch.testing.assert_close(batch["obs"][1:], batch["next_obs"][:-1])  # no window crosses an episode's end
+    assert not batch["truncated"][:-1].any()
+    assert batch["truncated"][-1].any()  # but its last step may be one

@@ -1,0 +1,133 @@
+"""A run that is stopped and goes on is the run that was never stopped; looking at it does not change it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prismatic.cli import main
+from rlcore import checkpoint
+from rlcore.run import Run
+
+CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
+TASKS = {"one": "toy-reach", "two": "toy-reach,toy-cross"}
+
+
+def train(root: Path, name: str, *options: str, code: int = 0) -> Path:
+    command = ["train", "--preset", "debug", "--task", "toy-reach", "--dir", str(root), "--name", name, "--quiet"]
+    assert main([*command, *options]) == code
+    return root / name
+
+
+def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in lines if row["kind"] == kind]
+
+
+def final(folder: Path) -> dict[str, Any]:
+    parts: dict[str, Any] = checkpoint.load(folder / "checkpoints" / "final.pt")["parts"]
+    for cursor in parts.get("buffer", {}).get("rings", []):
+        cursor.pop("segments", None)  # the files differ where one run saved in between
+    return parts
+
+
+def same(a: Any, b: Any, where: str = "") -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b)):
+            same(*pair, f"{where}[{i}]")
+    else:
+        assert a == b, f"{where}: {a} != {b}"
+
+
+@pytest.fixture
+def send(monkeypatch: pytest.MonkeyPatch):
+    """Have the next run send itself a signal when it has made this many updates, as a scheduler or a user would."""
+
+    def arrange(number: signal.Signals, updates: int) -> None:
+        from prismatic.agent import Agent
+
+        update, sent = Agent.update, []
+
+        def counted(self: Agent, batch: Any) -> Any:
+            metrics = update(self, batch)
+            if self.updates >= updates and not sent:
+                sent.append(number)
+                os.kill(os.getpid(), number)
+            return metrics
+
+        monkeypatch.setattr(Agent, "update", counted)
+
+    return arrange
+
+
+@pytest.mark.parametrize("moment", [20, 70])  # among the updates on the first random steps, and later
+@pytest.mark.parametrize("options", [(), ("--use-moe", "false"), ("--task", TASKS["two"], "--num-envs", "2")])
+def test_half_and_half_is_whole(options: tuple[str, ...], moment: int, tmp_path: Path, send: Any):
+    options = tuple("--no-use-moe" if o == "--use-moe" else o for o in options if o != "false")
+    whole = train(tmp_path, "whole", *options)
+    send(signal.SIGTERM, moment)
+    train(tmp_path, "halves", *options, code=85)
+    halves = train(tmp_path, "halves", *options)
+    assert rows(halves) == rows(whole)
+    assert rows(halves, "eval") == rows(whole, "eval")
+    same(final(whole), final(halves))
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_memory_and_status_signals_change_nothing(number: signal.Signals, tmp_path: Path, send: Any):
+    quiet = train(tmp_path, "quiet")
+    send(number, 60)
+    asked = train(tmp_path, "asked")
+    assert rows(asked) == rows(quiet)
+    same(final(quiet), final(asked))
+
+
+def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):
+    often = train(tmp_path, "often", "--eval-every", "20", "--save-every", "30")
+    seldom = train(tmp_path, "seldom", "--eval-every", "100000", "--save-every", "100000")
+    same(final(often)["agent"], final(seldom)["agent"])
+    assert rows(often) == rows(seldom)
+
+
+def test_one_seed_one_run_other_seed_other_run(tmp_path: Path):
+    one, again, other = (train(tmp_path, name, "--seed", seed) for name, seed in (("a", "5"), ("b", "5"), ("c", "6")))
+    same(final(one), final(again))
+    assert rows(one) == rows(again) != rows(other)
+
+
+def test_without_saved_replay_a_resumed_run_refills_first(tmp_path: Path, send: Any):
+    send(signal.SIGTERM, 70)
+    train(tmp_path, "run", "--no-save-replay", code=85)
+    folder = train(tmp_path, "run", "--no-save-replay")
+    assert not list((folder / "replay").iterdir())
+    assert rows(folder)[-1]["step"] == 100
+
+
+def test_two_agents_in_one_process_do_not_meet(tmp_path: Path):
+    """A second run in the same process is the run it would have been alone (defects D5 and D6)."""
+    alone = train(tmp_path, "alone", "--seed", "3")
+    train(tmp_path, "between", "--task", "toy-cross", "--model-size", "1", "--steps", "60")
+    again = train(tmp_path, "again", "--seed", "3")
+    same(final(alone), final(again))
+
+
+def test_a_run_knows_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+    due = Run.due
+    monkeypatch.setattr(Run, "due", lambda self, what, step: (seen.append(step), due(self, what, step))[1])
+    folder = train(tmp_path, "run", "--num-envs", "4")
+    assert seen == sorted(seen)
+    assert seen[-1] == rows(folder, "eval")[-1]["step"] == 100
