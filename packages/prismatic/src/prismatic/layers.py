@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from prismatic import cpu
 
 INIT_STD = 0.02  # of weights, arXiv:2310.16828
 
@@ -33,6 +35,8 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(fan_out))
 
     def forward(self, x: Tensor) -> Tensor:
+        if cpu.usable(x):
+            return cpu.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias).view(*x.shape[:-1], -1)
         return F.linear(x, self.weight, self.bias)
 
 
@@ -45,13 +49,18 @@ class NormedLinear(Linear):
         self.scale, self.shift = nn.Parameter(torch.ones(fan_out)), nn.Parameter(torch.zeros(fan_out))
 
     def forward(self, x: Tensor) -> Tensor:
+        if cpu.usable(x):
+            own = self.weight, self.bias, self.scale, self.shift
+            act = cpu.Mish if self.act is mish else cpu.SimNorm
+            return cpu.normed(act, x.reshape(-1, x.shape[-1]), *own).view(*x.shape[:-1], -1)
         return self.act(F.layer_norm(super().forward(x), self.scale.shape, self.scale, self.shift))
 
 
 class StackedLinear(nn.Module):
-    """K linear layers as one batched product: (R, I), the same for all, or (K, R, I) -> (K, R, O).
+    """K linear layers: (R, I), the same for all, or (K, R, I) -> (K, R, O).
 
-    heads (h,) int64 picks layers; `detach` lets gradients through to the input only.
+    One batched product; on a CPU one product after the other, where batching wins nothing. heads (h,) int64 picks
+    layers; `detach` lets gradients through to the input only.
     """
 
     def __init__(self, stack: int, fan_in: int, fan_out: int, generator: torch.Generator | None, zero: bool = False):
@@ -60,13 +69,22 @@ class StackedLinear(nn.Module):
         self.weight = nn.Parameter(torch.zeros(shape)) if zero else _weight(generator, *shape)
         self.bias = nn.Parameter(torch.zeros(stack, 1, fan_out))
 
-    def pick(self, parameter: Tensor, heads: Tensor | None, detach: bool) -> Tensor:
-        parameter = parameter.detach() if detach else parameter
-        return parameter if heads is None else parameter.index_select(0, heads)
-
     def forward(self, x: Tensor, heads: Tensor | None = None, detach: bool = False) -> Tensor:
-        weight, bias = self.pick(self.weight, heads, detach), self.pick(self.bias, heads, detach)
+        if cpu.usable(x):
+            layers = zip(_each(x, self.weight, heads), *self._unstacked(heads, detach))
+            return torch.stack([cpu.linear(each, weight, bias[0]) for each, weight, bias in layers])
+        weight, bias = self._picked(heads, detach)
         return torch.baddbmm(bias, x.expand(len(weight), *x.shape[-2:]), weight.mT)
+
+    def _picked(self, heads: Tensor | None, detach: bool) -> list[Tensor]:
+        """The parameters of the layers asked for."""
+        own = [p.detach() if detach else p for p in self.parameters()]
+        return own if heads is None else [p.index_select(0, heads) for p in own]
+
+    def _unstacked(self, heads: Tensor | None, detach: bool) -> list[Sequence[Tensor]]:
+        """The same, layer by layer: views, on a CPU, where reading `heads` waits for nothing."""
+        parts: list[Sequence[Tensor]] = [(p.detach() if detach else p).unbind() for p in self.parameters()]
+        return parts if heads is None else [[part[h] for h in heads.tolist()] for part in parts]
 
 
 class StackedNormedLinear(StackedLinear):
@@ -83,10 +101,22 @@ class StackedNormedLinear(StackedLinear):
     def forward(
         self, x: Tensor, heads: Tensor | None = None, detach: bool = False, dropped: Tensor | None = None
     ) -> Tensor:
-        x = super().forward(x, heads, detach)
+        if cpu.usable(x):
+            layers = zip(_each(x, self.weight, heads), *self._unstacked(heads, detach))
+            return torch.stack([
+                cpu.normed(cpu.Mish, each, weight, bias[0], scale[0], shift[0], None if dropped is None else dropped[k])
+                for k, (each, weight, bias, scale, shift) in enumerate(layers)
+            ])  # fmt: skip
+        weight, bias, scale, shift = self._picked(heads, detach)
+        x = torch.baddbmm(bias, x.expand(len(weight), *x.shape[-2:]), weight.mT)
         x = x if dropped is None else x * dropped
-        scale, shift = self.pick(self.scale, heads, detach), self.pick(self.shift, heads, detach)
         return mish(torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale))
+
+
+def _each(x: Tensor, weight: Tensor, heads: Tensor | None) -> Sequence[Tensor]:
+    """The input of each layer."""
+    count = len(weight) if heads is None else len(heads)
+    return x.unbind() if x.ndim == 3 else [x] * count
 
 
 def _weight(generator: torch.Generator | None, *shape: int) -> nn.Parameter:
