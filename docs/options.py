@@ -1,4 +1,4 @@
-"""Write the table of training options in docs/mpn.md from the configuration's own comments: python docs/options.py"""
+"""Write the tables of training options in docs/ from the configurations' own comments: python docs/options.py"""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
-from mpn.config import TrainConfig
-from rlcore.files import write_atomic
+import mpn.config
+import prismatic.config
 
-PAGE = Path(__file__).with_name("mpn.md")
+PAGES = {
+    Path(__file__).with_name("mpn.md"): mpn.config.TrainConfig,
+    Path(__file__).with_name("prismatic.md"): prismatic.config.TrainConfig,
+}
 BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 
 
@@ -44,12 +47,12 @@ def table(cls: Any) -> str:
     return "\n".join(rows)
 
 
-def page() -> str:
-    """docs/mpn.md as it should be."""
-    made = f"{BEGIN}\n{table(TrainConfig)}\n{END}"
-    return re.sub(f"{BEGIN}.*{END}", lambda _: made, PAGE.read_text(), flags=re.DOTALL)
+def page(path: Path) -> str:
+    """A page as it should be."""
+    made = f"{BEGIN}\n{table(PAGES[path])}\n{END}"
+    return re.sub(f"{BEGIN}.*{END}", lambda _: made, path.read_text(), flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    text = page().encode()
-    write_atomic(PAGE, lambda file: file.write(text))
+    for path in PAGES:
+        path.write_text(page(path))

@@ -30,6 +30,10 @@ MEMBERS = {p.parent.name: p.parent.relative_to(ROOT) for p in ROOT.glob("*/*/pyp
 # Literal replacements that make what is written short. Applied to every line and every written file.
 SHORTER = {
     "mpn train": "mpn train --preset debug",
+    "prismatic train --preset cpu": "prismatic train --preset debug",
+    "--steps 30000": "--steps 60 --dir logs",
+    "--steps 120000": "--steps 80",
+    "prismatic eval": "prismatic eval --episodes 1",
     "main.py train": "main.py train --preset debug",
     "--preset tmaze": "--preset debug",
     "--total-steps 200000": "--total-steps 960",
@@ -39,7 +43,7 @@ SHORTER = {
     "python -m benchmarks --tier": "python -m benchmarks --list --tier",
     "python -m benchmarks.micro": "python -m benchmarks.micro --help",
     "python -m pytest": "python -m pytest --collect-only -q",
-    "python docs/options.py": "python -m py_compile docs/options.py",  # would rewrite docs/mpn.md
+    "python docs/options.py": "python -m py_compile docs/options.py",  # would rewrite the pages
     "faults/interrupt.py": "faults/interrupt.py --help",
     "python tests/faults/longrun.py 1000000": "python -m py_compile tests/faults/longrun.py",
 }
@@ -153,6 +157,15 @@ def test_a_line_that_does_not_work_is_noticed(line: str, folder: Path):
         run_line(line, folder)
 
 
+def test_prismatics_glossary_names_every_key(folder: Path):
+    run_line("prismatic train --preset debug --task toy-reach,toy-cross --name keys", folder)
+    rows = [json.loads(line) for line in (folder / "logs/keys/metrics.jsonl").read_text().splitlines()]
+    keys = {re.sub("^moe/rew/", "moe/dyn/", key) for row in rows for key in row}
+    keys = {re.sub("load_[1-9]$", "load_0", re.sub("^return/.*", "return/TASK", key)) for key in keys}
+    page = (ROOT / "docs/prismatic.md").read_text()
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
 def test_the_glossary_names_every_key(folder: Path):
     run_line("mpn train --env mpn/TMaze-v0 --name keys", folder)
     run_line("mpn eval --name keys", folder)
@@ -204,9 +217,10 @@ def test_generated_tables_are_current():
     finally:
         sys.path.remove(str(ROOT))
     assert readme.page(ROOT / "benchmarks/results") == readme.PAGE.read_text()
-    assert options.page() == options.PAGE.read_text()
+    for path in options.PAGES:
+        assert options.page(path) == path.read_text()
+        assert options.BEGIN in path.read_text()
     assert readme.BEGIN in readme.PAGE.read_text()
-    assert options.BEGIN in options.PAGE.read_text()
 
 
 def test_exit_codes_are_the_codes():
