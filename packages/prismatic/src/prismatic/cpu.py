@@ -43,8 +43,29 @@ def normed(
         out: Tensor = _Normed.apply(act, x, weight, bias, scale, shift, dropped)  # type: ignore[no-untyped-call]
         return out
     h = _product(x, weight, bias)
-    y, _, _ = torch.native_layer_norm(h if dropped is None else h.mul_(dropped), scale.shape, scale, shift, 1e-5)
-    return act.forward(y)[0]
+    if dropped is not None:
+        h.mul_(dropped)
+    y, _, _ = torch.native_layer_norm(h, scale.shape, scale, shift, 1e-5)
+    return mish_(y, h) if act is Mish else act.forward(y)[0]
+
+
+def mish_(y: Tensor, scratch: Tensor, out: Tensor | None = None) -> Tensor:
+    """Mish in memory that is there already: fresh memory costs as much as several passes over it."""
+    q = torch.mul(y, LOG2_E, out=scratch).exp2_().add_(1).square_().add_(1)  # inf for large y, and y / inf is right
+    return torch.addcdiv(y, y, q, value=-2, out=y if out is None else out)
+
+
+def stacked_mish(
+    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, dropped: Tensor | None = None
+) -> Tensor:
+    """`normed` with Mish for K layers: x (R, I), the same for all, or (K, R, I) -> (K, R, O).
+
+    One after the other: batched products of this size win nothing on a CPU. weight (K, O, I), the others (K, 1, O).
+    """
+    if torch.is_grad_enabled():
+        out: Tensor = _StackedMish.apply(x, weight, bias, scale, shift, dropped)  # type: ignore[no-untyped-call]
+        return out
+    return _stacked_forward(x, weight, bias, scale, shift, dropped, None)
 
 
 class Activation(Protocol):
@@ -60,10 +81,10 @@ class Mish:
     """With w = e^y and q = 1 + (1 + w)^2: mish(y) = y - 2y / q, mish'(y) = 1 + 4 (w (1 + w) y / q - 1/2) / q."""
 
     @staticmethod
-    def forward(y: Tensor) -> tuple[Tensor, ...]:
+    def forward(y: Tensor, out: Tensor | None = None) -> tuple[Tensor, ...]:
         w = (y * LOG2_E).exp2_().clamp_(max=HUGE)
         q = (w + 1).square_().add_(1)
-        return torch.addcdiv(y, y, q, value=-2), y, w, q
+        return torch.addcdiv(y, y, q, value=-2, out=out), y, w, q
 
     @staticmethod
     def backward(gradient: Tensor, *kept: Tensor) -> Tensor:
@@ -145,3 +166,56 @@ class _Normed(torch.autograd.Function):
         if dropped is not None:
             d.mul_(dropped)
         return None, *_product_gradients(ctx.needs_input_grad[1:], d, x, weight), of_scale, of_shift, None
+
+
+def _stacked_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    dropped: Tensor | None,
+    kept: list[Tensor] | None,
+) -> Tensor:
+    """(K, R, O). What the backward pass needs goes to `kept`, six tensors a layer."""
+    out = x.new_empty(len(weight), x.shape[-2], weight[0].shape[0])
+    for k in range(len(weight)):
+        h = _product(x if x.ndim == 2 else x[k], weight[k], bias[k][0])
+        if dropped is not None:
+            h.mul_(dropped[k])
+        y, mean, rstd = torch.native_layer_norm(h, h.shape[1:], scale[k][0], shift[k][0], 1e-5)
+        if kept is None:
+            mish_(y, h, out[k])
+        else:
+            kept += (h, mean, rstd, *Mish.forward(y, out[k])[1:])
+    return out
+
+
+class _StackedMish(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, dropped: Tensor | None
+    ) -> Tensor:
+        kept: list[Tensor] = []
+        out = _stacked_forward(x, weight, bias, scale, shift, dropped, kept)
+        ctx.save_for_backward(x, weight, scale, shift, dropped, *kept)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        x, weight, scale, shift, dropped, *kept = ctx.saved_tensors
+        found: list[list[Tensor | None]] = []
+        for k in range(len(weight)):
+            h, mean, rstd, *rest = kept[6 * k : 6 * k + 6]
+            d, of_scale, of_shift = torch.ops.aten.native_layer_norm_backward(
+                Mish.backward(gradient[k], *rest), h, h.shape[1:], mean, rstd, scale[k, 0], shift[k, 0],
+                [True, *ctx.needs_input_grad[3:5]],
+            )  # fmt: skip
+            if dropped is not None:
+                d.mul_(dropped[k])
+            own = x if x.ndim == 2 else x[k]
+            found.append([*_product_gradients(ctx.needs_input_grad, d, own, weight[k]), of_scale, of_shift])
+        of_x, of_weight, *others = (None if column[0] is None else torch.stack(column) for column in zip(*found))
+        if of_x is not None and x.ndim == 2:
+            of_x = of_x.sum(0)
+        return of_x, of_weight, *(None if other is None else other.unsqueeze(1) for other in others), None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -70,21 +70,16 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(stack, 1, fan_out))
 
     def forward(self, x: Tensor, heads: Tensor | None = None, detach: bool = False) -> Tensor:
-        if cpu.usable(x):
-            layers = zip(_each(x, self.weight, heads), *self._unstacked(heads, detach))
-            return torch.stack([cpu.linear(each, weight, bias[0]) for each, weight, bias in layers])
         weight, bias = self._picked(heads, detach)
+        if cpu.usable(x):
+            each = x.unbind() if x.ndim == 3 else [x] * len(weight)
+            return torch.stack([cpu.linear(*layer) for layer in zip(each, weight, bias.squeeze(1))])
         return torch.baddbmm(bias, x.expand(len(weight), *x.shape[-2:]), weight.mT)
 
     def _picked(self, heads: Tensor | None, detach: bool) -> list[Tensor]:
         """The parameters of the layers asked for."""
         own = [p.detach() if detach else p for p in self.parameters()]
         return own if heads is None else [p.index_select(0, heads) for p in own]
-
-    def _unstacked(self, heads: Tensor | None, detach: bool) -> list[Sequence[Tensor]]:
-        """The same, layer by layer: views, on a CPU, where reading `heads` waits for nothing."""
-        parts: list[Sequence[Tensor]] = [(p.detach() if detach else p).unbind() for p in self.parameters()]
-        return parts if heads is None else [[part[h] for h in heads.tolist()] for part in parts]
 
 
 class StackedNormedLinear(StackedLinear):
@@ -101,22 +96,12 @@ class StackedNormedLinear(StackedLinear):
     def forward(
         self, x: Tensor, heads: Tensor | None = None, detach: bool = False, dropped: Tensor | None = None
     ) -> Tensor:
-        if cpu.usable(x):
-            layers = zip(_each(x, self.weight, heads), *self._unstacked(heads, detach))
-            return torch.stack([
-                cpu.normed(cpu.Mish, each, weight, bias[0], scale[0], shift[0], None if dropped is None else dropped[k])
-                for k, (each, weight, bias, scale, shift) in enumerate(layers)
-            ])  # fmt: skip
         weight, bias, scale, shift = self._picked(heads, detach)
+        if cpu.usable(x):
+            return cpu.stacked_mish(x, weight, bias, scale, shift, dropped)
         x = torch.baddbmm(bias, x.expand(len(weight), *x.shape[-2:]), weight.mT)
         x = x if dropped is None else x * dropped
         return mish(torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale))
-
-
-def _each(x: Tensor, weight: Tensor, heads: Tensor | None) -> Sequence[Tensor]:
-    """The input of each layer."""
-    count = len(weight) if heads is None else len(heads)
-    return x.unbind() if x.ndim == 3 else [x] * count
 
 
 def _weight(generator: torch.Generator | None, *shape: int) -> nn.Parameter:
