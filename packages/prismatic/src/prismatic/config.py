@@ -59,8 +59,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "debug": {
         "task": "toy-reach", "model_size": "tiny", "steps": 100, "seed_steps": 40, "batch_size": 4,
-        "num_samples": 8, "num_elites": 4, "num_pi_trajs": 2, "iterations": 1, "buffer_size": 2_000, "log_every": 20, "eval_every": 50,
-        "save_every": 50, "eval_episodes": 1,
+        "num_samples": 8, "num_elites": 4, "num_pi_trajs": 2, "iterations": 1, "buffer_size": 2_000, "log_every": 20,
+        "eval_every": 50, "save_every": 50, "eval_episodes": 1,
     },
 }  # fmt: skip
 
