@@ -73,7 +73,7 @@ def send(monkeypatch: pytest.MonkeyPatch):
     return arrange
 
 
-@pytest.mark.parametrize("moment", [20, 70])  # among the updates on the first random steps, and later
+@pytest.mark.parametrize("moment", [10, 35])  # among the updates on the first random steps, and later
 @pytest.mark.parametrize("options", [(), ("--use-moe", "false"), ("--task", TASKS["two"], "--num-envs", "2")])
 def test_half_and_half_is_whole(options: tuple[str, ...], moment: int, tmp_path: Path, send: Any):
     options = tuple("--no-use-moe" if o == "--use-moe" else o for o in options if o != "false")
@@ -89,7 +89,7 @@ def test_half_and_half_is_whole(options: tuple[str, ...], moment: int, tmp_path:
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_memory_and_status_signals_change_nothing(number: signal.Signals, tmp_path: Path, send: Any):
     quiet = train(tmp_path, "quiet")
-    send(number, 60)
+    send(number, 30)
     asked = train(tmp_path, "asked")
     assert rows(asked) == rows(quiet)
     same(final(quiet), final(asked))
@@ -109,7 +109,7 @@ def test_one_seed_one_run_other_seed_other_run(tmp_path: Path):
 
 
 def test_without_saved_replay_a_resumed_run_refills_first(tmp_path: Path, send: Any):
-    send(signal.SIGTERM, 70)
+    send(signal.SIGTERM, 35)
     train(tmp_path, "run", "--no-save-replay", code=85)
     folder = train(tmp_path, "run", "--no-save-replay")
     assert not list((folder / "replay").iterdir())

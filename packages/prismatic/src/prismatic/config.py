@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 4, "buffer_size": 200_000, "eval_every": 5_000, "save_every": 5_000, "log_every": 500,
     },
     "debug": {
-        "task": "toy-reach", "model_size": "tiny", "steps": 100, "seed_steps": 40, "batch_size": 4,
+        "task": "toy-reach", "model_size": "tiny", "steps": 100, "seed_steps": 40, "utd": 0.5, "batch_size": 4,
         "num_samples": 8, "num_elites": 4, "num_pi_trajs": 2, "iterations": 1, "buffer_size": 2_000, "log_every": 20,
         "eval_every": 50, "save_every": 50, "eval_episodes": 1,
     },
