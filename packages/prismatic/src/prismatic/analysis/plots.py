@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rlcore.errors import DataError
+from rlcore.plots import PALETTE
 
 
 def plot_gating(history: np.ndarray, path: Path, tasks: Sequence[str] = ()) -> None:
@@ -29,7 +30,8 @@ def plot_gating(history: np.ndarray, path: Path, tasks: Sequence[str] = ()) -> N
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, squeeze=False)[:, 0]
     for t, axis in enumerate(axes):
-        axis.stackplot(np.arange(count), panels[:, t].T, labels=[f"expert {k}" for k in range(experts)])
+        labels = [f"expert {k}" for k in range(experts)]
+        axis.stackplot(np.arange(count), panels[:, t].T, labels=labels, colors=PALETTE)
         axis.set(title=names[t], ylabel="share", ylim=(0, 1), xlim=(0, max(count - 1, 1)))
     axes[-1].set_xlabel(f"the last {count} updates")
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
