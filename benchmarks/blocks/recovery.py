@@ -8,6 +8,7 @@ by more than 0.02, or, where components are at least 4 sigmas apart, K is off by
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import defaultdict
@@ -59,6 +60,7 @@ def verdict(name: str, fits: list[dict[str, Any]], peers: dict[str, dict[str, fl
 
 
 def main() -> int:
+    argparse.ArgumentParser(prog="python -m benchmarks.blocks.recovery", description=__doc__).parse_args()
     torch.set_num_threads(1)
     peers = peer_means(json.loads((RESULTS / "dpmm_peers.json").read_text())["rows"])
     rows = []
