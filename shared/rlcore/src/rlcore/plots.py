@@ -56,12 +56,12 @@ def learning_curves(
 
     Colours follow the order of `groups`. Between its own rows a run is interpolated.
     """
-    figure, (axes,) = _axes(1, 1, 7, 4.4)
+    figure, (axes,) = axes_grid(1, 1, 7, 4.4)
     for (name, runs), colour in zip(groups.items(), itertools.cycle(PALETTE)):
         curves = [curve for run in runs if (curve := series(read_metrics(run), key, kind))[0].size]
         if not curves:
             raise DataError(f"{name}: none of its {len(runs)} runs has {kind} rows with {key!r}")
-        steps, middle, low, high = _middle_and_band(curves)
+        steps, middle, low, high = middle_and_band(curves)
         axes.plot(steps, middle, color=colour, lw=2, label=f"{name} ({len(curves)} run{'s' * (len(curves) > 1)})")
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
         for curve in curves:
@@ -73,7 +73,7 @@ def learning_curves(
     return figure
 
 
-def _middle_and_band(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array, Array]:
+def middle_and_band(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array, Array]:
     """Steps that all runs have reached (<= 200), IQM over runs there, and the band: whole runs drawn 1,000 times."""
     first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
     grid = np.unique(np.concatenate([np.clip(steps, first, max(first, last)) for steps, _ in curves]))
@@ -92,7 +92,7 @@ def training_panels(run_dir: Path, panels: Sequence[tuple[str, Sequence[str], st
     if not found:
         raise DataError(f"{run_dir} has no metrics to plot yet")
     columns = min(2 if len(found) < 7 else 3, len(found))
-    figure, grid = _axes(len(found), columns, 4.6, 2.6)
+    figure, grid = axes_grid(len(found), columns, 4.6, 2.6)
     figure.suptitle(run_dir.name, fontsize=10, color="0.35")
     figure.supxlabel("env steps", fontsize=10)
     last = max(steps[-1] for _, curves in found for steps, _ in curves.values())
@@ -108,7 +108,8 @@ def training_panels(run_dir: Path, panels: Sequence[tuple[str, Sequence[str], st
     return figure
 
 
-def _axes(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def axes_grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` axes, at most `columns` a row, each width x height inches; x is in steps (10k, 1M)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
