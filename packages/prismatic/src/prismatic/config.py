@@ -253,3 +253,17 @@ class DoctorConfig:
     task: str | None = None  # Environment to look into.
     json: bool = False  # Print the findings as JSON.
     debug: bool = False  # Show full tracebacks.
+
+
+_RUNS = tyro.conf.arg(metavar="[RUN ...]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Compare runs, finished or not: grouped by task and variant over seeds. Writes report.md, .csv, .json, .png."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, _RUNS] = ()  # Folders, or names in --dir; none: all in it.
+    dir: Annotated[Path, _also("work-dir")] = Path("logs")  # Folder of the runs.
+    output: Path | None = None  # Folder of what is written; None: `report` in the folder of the runs.
+    threshold: str | None = None  # 800, or task=800,task=900; None: 90 % of the best variant's last return.
+    debug: bool = False  # Show full tracebacks.
