@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -87,3 +90,22 @@ def test_they_are_left_alone_under_autocast_and_in_other_types():
     assert not cpu.usable(x.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
         assert not cpu.usable(x)
+
+
+FAULTS = """
+import resource, torch
+from prismatic import cpu
+cpu.reuse_memory()
+for _ in range(50):
+    torch.ones(1_000_000)
+    if _ == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+cpu.return_memory()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such limits")
+def test_memory_is_used_again():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 500  # 977 pages each, or 38,000 in all, without

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prismatic import losses
+from prismatic import cpu, losses
 from prismatic.config import TaskSpec, TrainConfig
 from prismatic.model import WorldModel
 from prismatic.moe import Gate, MoE
@@ -268,6 +268,7 @@ class Agent:
         for block in self.model.modules():
             if isinstance(block, MoE):
                 block.forget()
+        cpu.return_memory()
 
     def plot_expert_gating(self, moe_block: nn.Module, save_path: Path | str) -> None:
         """Draw how much each expert of a block has been used over the last updates; the numbers go beside it as CSV."""

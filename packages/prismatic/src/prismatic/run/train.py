@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from prismatic import cpu
 from prismatic import envs as tasks_
 from prismatic.agent import Agent
 from prismatic.config import MAY_CHANGE, TaskSpec, TrainConfig
@@ -31,6 +32,7 @@ BAD_UPDATES = 3  # skipped in a row before the run is given up
 def train(cfg: TrainConfig) -> Path:
     """Train as `cfg` says; returns the run's folder. Errors: see rlcore.run.Run.open, rlcore.errors.NumericalError."""
     device.set_threads(cfg.threads)
+    cpu.reuse_memory()
     where = device.resolve(cfg.device)
     specs = [tasks_.describe(name) for name in tasks_.expand(cfg.tasks)]
     envs = tasks_.make(specs, cfg.num_envs, seed=cfg.seed)
