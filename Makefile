@@ -32,7 +32,7 @@ bench: $(VENV)/.stamp $(BENCH_VENV)/.stamp ## Set up, then train the methods bes
 micro: $(BENCH_VENV)/.stamp $(BNPY_VENV)/.stamp ## Set up, then time our parts against the peers', in turns
 	$(BENCH_PY) -m benchmarks.micro $(ARGS)
 
-learn: $(VENV)/.stamp ## Set up, then re-measure every learning claim (6 minutes on 2 cores)
+learn: $(VENV)/.stamp ## Set up, then re-measure mpn's learning claims (6 minutes); prismatic's: ARGS='--tier prismatic' (hours)
 	$(PY) -m benchmarks --tier learn $(ARGS)
 
 faults: $(VENV)/.stamp ## Set up, then the crash tests at full count (half an hour)

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import run
+from benchmarks.kinds import ROOT, Job
 from benchmarks.progress import Progress
-from benchmarks.suite import METHODS, ROOT, TASKS, TIERS, Job, make_jobs
+from benchmarks.suite import METHODS, TASKS, TIERS, make_jobs
 from rlcore.errors import QuintetError, UsageError
 from rlcore.files import write_atomic
 
@@ -69,8 +70,9 @@ def bench(args: argparse.Namespace) -> int:
     if args.list:
         print("\n".join(shlex.join(command) for job in jobs for command in (job.train, job.evaluate)))
         return 0
-    absent = [method for method, how in METHODS.items() if not how.installed()]
-    if absent:
+    groups = TIERS[args.tier].groups
+    named = {group.task: TASKS[group.task] for group in groups} | {m: METHODS[m] for g in groups for m in g.methods}
+    if absent := [name for name, what in named.items() if not what.installed()]:
         print(f"not installed, so not in the table: {', '.join(absent)}", file=sys.stderr)
     results.mkdir(parents=True, exist_ok=True)
     if args.fresh:
@@ -88,9 +90,9 @@ def bench(args: argparse.Namespace) -> int:
 
 def write_report(jobs: list[Job], results: Path, args: argparse.Namespace) -> bool:
     """Print the tables, write report.html, .md and .json; False when a claim does not hold."""
-    from benchmarks import page, report
+    from benchmarks import collect, page, report
 
-    made = report.collect(jobs, results, args.tier, f"python -m benchmarks --tier {args.tier}")
+    made = collect.collect(jobs, results, args.tier, f"python -m benchmarks --tier {args.tier}")
     write_text(results / "report.html", page.to_html(made))
     write_text(results / "report.md", report.to_markdown(made))
     for path in (results / "report.json", *([RESULTS / f"{args.tier}.json"] if args.record else [])):

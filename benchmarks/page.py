@@ -152,11 +152,11 @@ def curves(task: dict[str, Any]) -> str:
 def one_curve(row: dict[str, Any], x: Any, y: Any, height: float) -> str:
     """Band, line, a dot with a tooltip at each evaluation, and the name at `height`."""
     curve, short = row["curve"], reports.short
-    mean = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value, _, _ in curve)
+    mean = " ".join(f"{x(p[0]):.1f},{y(p[1]):.1f}" for p in curve)
     upper = [f"{x(p[0]):.1f},{y(p[3]):.1f}" for p in curve]
     lower = [f"{x(p[0]):.1f},{y(p[2]):.1f}" for p in reversed(curve)]
     dots = ""
-    for step, value, low, high in curve:
+    for step, value, low, high, _ in curve:
         tip = escape(f"{row['title']} at {step:,}: {short(value)} [{short(low)}, {short(high)}]")
         dots += f'<circle class="dot" cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.6"><title>{tip}</title></circle>'
     name = f'<text class="name" x="{x(curve[-1][0]) + 10:.1f}" y="{height + 4:.1f}">{escape(row["title"])}</text>'

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from benchmarks.run import PHASES, STOPPED, Child, costs_of, is_done, status_of
-from benchmarks.suite import Job
-from rlcore.files import read_json
+from benchmarks.kinds import Job
+from benchmarks.run import PHASES, STOPPED, Child, costs_of, is_done, scores_of, status_of
 
 SHOW_S, LINE_S = 1.0, 60.0
 
@@ -65,8 +65,11 @@ class Progress:
             self.say(f"{job.name}: stopped after {spent}, will continue")
             return
         self.over.add(job.name)
-        score = read_json(self.results / "runs" / job.name / "eval.json")["return_mean"] if code == 0 else None
-        text = f"FAILED (exit {code}): {costs['error']}" if score is None else f"scored {score:.4g} in {spent}"
+        if code == 0:
+            means = ", ".join(f"{fmean(returns):.4g}" for returns in scores_of(self.results, job).values())
+            text = f"scored {means} in {spent}"
+        else:
+            text = f"FAILED (exit {code}): {costs['error']}"
         self.say(f"[{len(self.over)}/{len(self.jobs)}] {job.name}: {text}")
 
     def update(self, children: list[Child]) -> None:
@@ -75,28 +78,31 @@ class Progress:
         if now < self._next:
             return
         self._next = now + SHOW_S
-        steps = {child.job.name: int(status_of(self.results, child.job).get("step", 0)) for child in children}
-        share = sum(steps[child.job.name] / child.job.steps for child in children)
+        rows = {child.job.name: (child, *self.steps_of(child)) for child in children}
+        share = sum(step / total for _, step, total in rows.values())
         fresh = len(self.over) - self._at_start + share  # jobs' worth of work done since the start
         left = (now - self._started) * (len(self.jobs) - len(self.over) - share) / fresh if fresh > 0 else 0.0
         text = f"{len(self.over)}/{len(self.jobs)} jobs" + (f", about {clock(left)} left" if fresh > 0.2 else "")
         if self._bars is not None:
-            rows = {child.job.name: (child, steps[child.job.name]) for child in children}
             self._show_bars(rows, text, len(self.over) + share)
         elif now - self._line > LINE_S:
             self._line = now
-            self.say(
-                f"    {text}; " + ", ".join(f"{c.job.name} {steps[c.job.name]:,}/{c.job.steps:,}" for c in children)
-            )
+            at = ", ".join(f"{name} {step:,}/{total:,}" for name, (_, step, total) in rows.items())
+            self.say(f"    {text}; {at}")
 
-    def _show_bars(self, rows: dict[str, tuple[Child, int]], text: str, done: float) -> None:
+    def steps_of(self, child: Child) -> tuple[int, int]:
+        """Env steps done and to do; the program itself may know the latter better."""
+        status = status_of(self.results, child.job)
+        return int(status.get("step", 0)), int(status.get("total_steps") or child.job.steps)
+
+    def _show_bars(self, rows: dict[str, tuple[Child, int, int]], text: str, done: float) -> None:
         if "all" not in self._rows:
             self._rows["all"] = self._bars.add_task("all", total=len(self.jobs), text="")
         self._bars.update(self._rows["all"], completed=done, text=text)
         for name in set(self._rows) - set(rows) - {"all"}:
             self._bars.remove_task(self._rows.pop(name))
-        for name, (child, step) in rows.items():
+        for name, (child, step, total) in rows.items():
             if name not in self._rows:
-                self._rows[name] = self._bars.add_task(name, total=child.job.steps, text="")
-            doing = "scoring" if child.phase == "evaluate" else f"{step:,}/{child.job.steps:,} steps"
-            self._bars.update(self._rows[name], completed=step, text=doing)
+                self._rows[name] = self._bars.add_task(name, total=total, text="")
+            doing = "scoring" if child.phase == "evaluate" else f"{step:,}/{total:,} steps"
+            self._bars.update(self._rows[name], completed=step, total=total, text=doing)

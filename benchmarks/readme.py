@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from benchmarks.kinds import ROOT
 from benchmarks.report import CLAIM_HEADERS, Report, claim_cells, facts, headline, markdown_table, summary
-from benchmarks.suite import ROOT, TIERS
+from benchmarks.suite import TIERS
 from rlcore.files import read_json, write_atomic
 
 PAGE = ROOT / "README.md"

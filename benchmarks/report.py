@@ -1,191 +1,21 @@
-"""From results folders to one dictionary, and from it a terminal table, Markdown, JSON and a self-contained HTML page.
-
-Scores are greedy returns of each run's best checkpoint on fresh episodes; a cell of the table is the interquartile mean
-over seeds with its 95 % bootstrap interval. Costs are of the whole training process, start-up and evaluations included.
-"""
+"""A report's dictionary (collect.py) as a terminal table, Markdown and JSON; page.py makes the HTML page of it."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import platform
-import statistics
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from benchmarks.run import commands_of, costs_of, git_commit, is_done
-from benchmarks.suite import EVAL_EPISODES, METHODS, TASKS, TIERS, Claim, Job
-from rlcore.files import read_json
-from rlcore.provenance import cpu_model
+from benchmarks.collect import MEDIANS, Report
+from benchmarks.suite import METHODS
 
-Report = dict[str, Any]
 HEADERS = (
     *("method", "return [95 % CI]", "solved", "steps to bar", "curve"),
     *("env steps/s", "updates/s", "wall s", "CPU s", "peak MiB"),
 )
-MEDIANS = ("env_steps_per_s", "updates_per_s", "wall_s", "cpu_s", "peak_mib")
-METHODS_ARE = (
-    "ours share one learner and schedule and differ in the core; mpn-frozen is mpn whose memory stays zero, a "
-    "feed-forward net; the peer has the settings its own zoo found for CartPole-v1, elsewhere its defaults"
-)
 CLAIM_HEADERS = ("claim", "score of each seed", "verdict")
 
 
-# --- collecting -------------------------------------------------------------------------------------------------------
-def collect(jobs: list[Job], results: Path, tier: str, command: str) -> Report:
-    """Everything the report says, as plain types without host names."""
-    records = [job_record(job, results) for job in jobs]
-    return {
-        "tier": tier,
-        "about": TIERS[tier].about,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": git_commit(),
-        "command": command,
-        "seeds": sorted({job.seed for job in jobs}),
-        "machine": machine(),
-        "versions": versions(jobs, results),
-        "tasks": [task_table(task, records) for task in TASKS if any(r["task"] == task for r in records)],
-        "claims": [judge(claim, records) for claim in TIERS[tier].claims],
-        "micro": [read_json(path) for path in sorted(results.parent.glob("micro_*.json"))],
-        "jobs": records,
-    }
-
-
-def job_record(job: Job, results: Path) -> dict[str, Any]:
-    """What one job did, as far as it got."""
-    costs, run = costs_of(results, job), results / "runs" / job.name
-    rows = [json.loads(line) for line in read_lines(run / "metrics.jsonl")]
-    evals = [row for row in rows if row["kind"] == "eval"]
-    record = {
-        "task": job.task,
-        "method": job.method,
-        "seed": job.seed,
-        "state": "done" if is_done(results, job, "evaluate") else "failed" if costs.get("error") else "not run",
-        "error": costs.get("error", ""),
-        "commit": costs.get("commit", ""),
-        "curve": [[row["step"], round(row["return_mean"], 4)] for row in evals],
-        "commands": commands_of(job),
-    }
-    if record["state"] != "done":
-        return record
-    last, cost = [row for row in rows if row["kind"] == "train"][-1], costs["train"]
-    score = read_json(run / "eval.json")
-    bar = TASKS[job.task].bar
-    return record | {
-        "return_mean": round(score["return_mean"], 4),
-        "return_std": round(statistics.pstdev(score["returns"]), 4),
-        "episodes": len(score["returns"]),
-        "steps_to_bar": next((row["step"] for row in evals if row["return_mean"] >= bar), None),
-        "env_steps": last["step"],
-        "updates": last["updates"],
-        "env_steps_per_s": round(last["step"] / last["wall_s"], 1),
-        "updates_per_s": round(last["updates"] / last["wall_s"], 1),
-        "wall_s": max(cost["wall_s"], round(last["wall_s"], 2)),  # the run's own clocks still know of sessions
-        "cpu_s": max(cost["cpu_s"], round(last["cpu_s"], 2)),  # whose costs died with a bench killed by -9
-        "peak_mib": cost["peak_mib"],
-        "eval_wall_s": costs["evaluate"]["wall_s"],
-    }
-
-
-def read_lines(path: Path) -> list[str]:
-    """Complete lines of a file that may still be growing, or not be there."""
-    return path.read_text().split("\n")[:-1] if path.exists() else []
-
-
-def task_table(task: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rows of one task, a method each, in the order of the suite."""
-    mine = [r for r in records if r["task"] == task]
-    methods = [method for method in METHODS if any(r["method"] == method for r in mine)]
-    rows = [summarize(method, [r for r in mine if r["method"] == method]) for method in methods]
-    about = TASKS[task]
-    return {"task": task, "title": about.title, "about": about.about, "bar": about.bar, "rows": rows}
-
-
-def summarize(method: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row: medians over seeds of everything but the return."""
-    import numpy as np
-
-    from rlcore.evaluate import bootstrap_ci, iqm
-
-    done = [r for r in records if r["state"] == "done"]
-    row: dict[str, Any] = {"method": method, "title": METHODS[method].title, "runs": len(records), "done": len(done)}
-    if not done:
-        return row
-    means = np.array([r["return_mean"] for r in done])
-    reached = [r["steps_to_bar"] or math.inf for r in done]
-    median = statistics.median(reached)
-    low, high = bootstrap_ci(means)
-    return row | {
-        "mean": float(means.mean()),
-        "iqm": iqm(means),
-        "ci": [low, high],
-        "solved": int((means >= TASKS[done[0]["task"]].bar).sum()),
-        "steps_to_bar": median if math.isfinite(median) else None,
-        "curve": band([r["curve"] for r in done]),
-        "bar": TASKS[done[0]["task"]].bar,
-        **{key: statistics.median(r[key] for r in done) for key in MEDIANS},
-    }
-
-
-def band(curves: list[list[list[float]]]) -> list[list[float]]:
-    """[step, mean, low, high] over seeds at every step where a seed was evaluated, with a 95 % interval of the mean."""
-    import numpy as np
-
-    from rlcore.evaluate import bootstrap_ci
-
-    curves = [curve for curve in curves if curve]
-    steps = sorted({step for curve in curves for step, _ in curve})
-    seeds = [np.interp(steps, [p[0] for p in curve], [p[1] for p in curve]) for curve in curves]
-    points = []
-    for step, column in zip(steps, np.array(seeds).T):
-        low, high = bootstrap_ci(column, np.mean)
-        points.append([step, *(round(float(v), 4) for v in (column.mean(), low, high))])
-    return points
-
-
-def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Whether a claim holds in these runs; None when not all of its runs are there."""
-    mine = [r for r in records if (r["task"], r["method"]) == (claim.task, claim.method)]
-    scores = [r["return_mean"] for r in mine if r["state"] == "done"]
-    need = min(claim.of or len(mine), len(mine))
-    if claim.at_least is not None:
-        text, good = f"at least {claim.at_least:g}", sum(score >= claim.at_least for score in scores)
-    else:
-        limit = claim.at_most or 0.0
-        text, good = f"chance, within ±{limit:g}", sum(abs(score) <= limit for score in scores)
-    holds = good >= need if mine and len(scores) == len(mine) else None
-    text = f"{METHODS[claim.method].title} on {TASKS[claim.task].title}: {text} in {need} of {len(mine)} seeds"
-    return {"claim": text, "good": good, "scores": scores, "holds": holds}
-
-
-def machine() -> dict[str, Any]:
-    """The machine, without its name."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2),
-    }
-
-
-def versions(jobs: list[Job], results: Path) -> dict[str, str]:
-    """Versions the runs themselves recorded; where the peers' environment differs, both."""
-    found: dict[str, set[str]] = {}
-    for job in jobs:
-        path = results / "runs" / job.name / "env.json"
-        packages = read_json(path).get("packages", {}) if path.exists() else {}
-        for name, version in packages.items():
-            found.setdefault(name, set()).add(str(version))
-    return {name: ", ".join(sorted(values)) for name, values in sorted(found.items())}
-
-
-# --- one table, four faces --------------------------------------------------------------------------------------------
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A row as text, in the order of HEADERS."""
     if not row["done"]:
@@ -216,9 +46,15 @@ def headline(report: Report) -> str:
     """One sentence on what is compared."""
     names = dict.fromkeys(row["title"] for task in report["tasks"] for row in task["rows"])
     titles = [task["title"] for task in report["tasks"]]
-    seeds = f"{len(report['seeds'])} seed{'s' * (len(report['seeds']) != 1)} each"
-    scores = f"scores are greedy returns of each run's best checkpoint on {EVAL_EPISODES} fresh episodes"
-    return f"{listed(names)} on {listed(titles)}, {seeds}; {scores}."
+    seeds = either(row["runs"] for task in report["tasks"] for row in task["rows"])
+    episodes = either(record["episodes"] for record in report["jobs"] if "episodes" in record)
+    scores = f"scores are greedy returns of each run's best checkpoint on {episodes} fresh episodes"
+    return f"{listed(names)} on {listed(titles)}, {seeds} seed{'s' * (seeds != '1')} each; {scores}."
+
+
+def either(numbers: Iterable[int]) -> str:
+    """The different ones: 3, or 2 or 3."""
+    return " or ".join(map(str, sorted(set(numbers)))) or "no"
 
 
 def listed(names: Iterable[str]) -> str:
@@ -241,7 +77,12 @@ def brief(row: dict[str, Any] | None) -> str:
 
 def failures(report: Report) -> list[str]:
     failed = [r for r in report["jobs"] if r["state"] == "failed"]
-    return [f"{r['task']} {r['method']} seed {r['seed']}: {r['error']}" for r in failed]
+    return list(dict.fromkeys(f"{run_task(r)} {r['method']} seed {r['seed']}: {r['error']}" for r in failed))
+
+
+def run_task(record: dict[str, Any]) -> str:
+    """The task of the job, of which the record may be a part."""
+    return str(record["task"]).split("/")[0]
 
 
 def claim_cells(claim: dict[str, Any]) -> tuple[str, str, str]:
@@ -260,7 +101,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Machine", f"{hardware}, load {m['load']} when this was written"),
         ("Versions", ", ".join(f"{k} {v}" for k, v in {"Python": m["python"], **report["versions"]}.items())),
         ("Commit", ", ".join(commits) + " (+: files differed from it)" * any("+" in c for c in commits)),
-        ("Methods", METHODS_ARE),
+        ("Methods", "; ".join(dict.fromkeys(METHODS[r["method"]].program.about for r in report["jobs"]))),
         ("Seeds", ", ".join(map(str, report["seeds"]))),
         ("Command", report["command"]),
         (
@@ -276,9 +117,9 @@ def one_of_each(report: Report) -> Iterable[tuple[str, dict[str, str]]]:
     """The commands of the first seed of every row."""
     seen = set()
     for record in report["jobs"]:
-        if (record["task"], record["method"]) not in seen:
-            seen.add((record["task"], record["method"]))
-            yield f"{record['task']} {record['method']}", record["commands"]
+        if (what := f"{run_task(record)} {record['method']}") not in seen:
+            seen.add(what)
+            yield what, record["commands"]
 
 
 def print_terminal(report: Report) -> None:

@@ -1,7 +1,8 @@
 """Starts command lines as subprocesses, measures each one, survives being stopped. Knows no method and no report.
 
 A results folder holds `runs/<job>/` (written by the command lines themselves), `logs/<job>.log` and `costs/<job>.json`:
-what each command cost, written when it ends. A job with a finished run, a score and its costs is never run again.
+what each command cost, written when it ends. A job with a finished run, a score and its costs is never run again,
+unless its commands or the runs it is compared with have changed.
 
 All in one thread, because a child's resources can only be read by the one `wait4` that reaps it.
 """
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.suite import ROOT, Job
+from benchmarks.kinds import ROOT, Job
 from rlcore.errors import UsageError
 from rlcore.files import read_json, write_json
 
@@ -41,12 +42,22 @@ Costs = dict[str, Any]
 
 
 def costs_of(results: Path, job: Job) -> Costs:
-    """What the job has cost so far; empty for a new job and for one whose commands have changed since."""
-    path = results / "costs" / f"{job.name}.json"
-    if not path.exists():
-        return {}
-    costs: Costs = read_json(path)
-    return costs if costs.get("commands") == commands_of(job) else {}
+    """What the job has cost so far; empty for a new job and for one whose commands, or runs it reads, changed since."""
+    costs = read_costs(results, job.name)
+    same = costs.get("commands") == commands_of(job) and costs.get("after", {}) == costs_before(results, job)
+    return costs if same else {}
+
+
+def read_costs(results: Path, name: str) -> Costs:
+    """The costs file of a job by its name, whatever commands it is of; empty where there is none."""
+    path = results / "costs" / f"{name}.json"
+    costs: Costs = read_json(path) if path.exists() else {}
+    return costs
+
+
+def costs_before(results: Path, job: Job) -> dict[str, float | None]:
+    """CPU seconds of the training runs that `job` reads."""
+    return {name: read_costs(results, name).get("train", {}).get("cpu_s") for name in job.after}
 
 
 def commands_of(job: Job) -> dict[str, str]:
@@ -72,6 +83,12 @@ def status_of(results: Path, job: Job) -> dict[str, Any]:
         return {}
 
 
+def scores_of(results: Path, job: Job) -> dict[str, list[float]]:
+    """The returns in the run's eval.json, by task where the program names its tasks, else under the empty name."""
+    made = read_json(results / "runs" / job.name / "eval.json")
+    return {name: row["returns"] for name, row in made["tasks"].items()} if "tasks" in made else {"": made["returns"]}
+
+
 def prepare(results: Path, job: Job) -> None:
     """Clear away what this job cannot continue: another command's run, or a half one of a program without resume."""
     run = results / "runs" / job.name
@@ -79,7 +96,8 @@ def prepare(results: Path, job: Job) -> None:
     if not continues:
         shutil.rmtree(run, ignore_errors=True)
         (results / "logs" / f"{job.name}.log").unlink(missing_ok=True)
-        write_json(results / "costs" / f"{job.name}.json", {"commands": commands_of(job), "commit": git_commit()})
+        new = {"commands": commands_of(job), "after": costs_before(results, job), "commit": git_commit()}
+        write_json(results / "costs" / f"{job.name}.json", new)
 
 
 def git_commit() -> str:
@@ -213,6 +231,12 @@ def locked(results: Path, patience: float = 30.0) -> Iterator[int]:
         os.close(handle)
 
 
+def next_ready(waiting: list[Job], children: list[Child]) -> Job | None:
+    """The first job that reads the costs of none that is still to come, or still at work."""
+    ahead = {job.name for job in waiting} | {child.job.name for child in children}
+    return next((job for job in waiting if not ahead & set(job.after)), None)
+
+
 def run(jobs: list[Job], results: Path, workers: int, show: Progress) -> int:
     """Run all jobs that are not complete, `workers` at a time. A failing job does not sink the others.
 
@@ -224,8 +248,8 @@ def run(jobs: list[Job], results: Path, workers: int, show: Progress) -> int:
     with locked(results) as lock, Stop() as stop, show:
         waiting = [job for job in jobs if not is_done(results, job, "evaluate")]
         while children or (waiting and not stop.count):
-            while waiting and len(children) < workers and not stop.count:
-                job = waiting.pop(0)
+            while len(children) < workers and not stop.count and (job := next_ready(waiting, children)):
+                waiting.remove(job)
                 prepare(results, job)
                 children.append(start(results, job, PHASES[is_done(results, job, "train")], lock))
             for child in list(children):

@@ -6,93 +6,25 @@ A method that is not installed is not in the table. Settings were found on seeds
 
 from __future__ import annotations
 
-import importlib.util
-from dataclasses import dataclass
-from pathlib import Path
+from benchmarks.kinds import PEER_PYTHON, Claim, Group, Job, Method, Program, Task, Tier, job_name
 
-ROOT = Path(__file__).resolve().parent.parent
-PEER_PYTHON = ".venv-bench/bin/python"  # of the environment that `make bench` sets up for the peers; relative to ROOT
-EVAL_EPISODES, EVAL_SEED_BASE = 100, 20_000  # training evaluates on other env seeds, below 20,000
+EVAL_SEED_BASE = 20_000  # training evaluates on other env seeds, below 20,000
 
-
-@dataclass(frozen=True)
-class Task:
-    """A problem with a bar; `options` go to our methods, `peer_options` to the peer."""
-
-    title: str
-    env: str
-    peer_env: str  # the same for rlcore.envs.make_env
-    bar: float  # mean return of a solved task
-    about: str
-    options: str = ""
-    peer_options: str = ""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A command line to run; `package` must be importable, or `script` run by the peers' Python."""
-
-    title: str
-    options: str = ""
-    package: str = "mpn"
-    script: str = ""
-
-    def installed(self) -> bool:
-        if self.script:
-            return (ROOT / PEER_PYTHON).exists()
-        return importlib.util.find_spec(self.package) is not None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Some methods on one task for so many env steps."""
-
-    task: str
-    methods: tuple[str, ...]
-    steps: int
-    eval_every: int
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the repository says: `method` scores `at_least` on `task` in `of` seeds, or `at_most` (both ways) in all."""
-
-    task: str
-    method: str
-    at_least: float | None = None
-    at_most: float | None = None
-    of: int | None = None  # None: every seed
-
-
-@dataclass(frozen=True)
-class Tier:
-    about: str
-    groups: tuple[Group, ...]
-    seeds: tuple[int, ...]
-    claims: tuple[Claim, ...] = ()
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training run and its evaluation. Commands are what a user types in the repository root."""
-
-    task: str
-    method: str
-    seed: int
-    steps: int
-    train: tuple[str, ...]
-    evaluate: tuple[str, ...]
-    resumes: bool = True  # the same command continues an interrupted run; a job that cannot starts over
-
-    @property
-    def name(self) -> str:
-        return f"{self.task}-{self.method}-s{self.seed}"
-
-
+# --- tasks ------------------------------------------------------------------------------------------------------------
 SB3_ZOO = (  # the settings stable-baselines3's own zoo tuned for CartPole-v1
     "--learning-rate 2.3e-3 --batch-size 64 --buffer-size 100000 --learning-starts 1000 --target-update 10 "
     "--train-freq 256 --gradient-steps 128 --exploration-fraction 0.16 --exploration-final 0.04"
 )
+IN_CONTROL = "DeepMind Control, 500 agent steps of two simulator steps, at most 1,000."
+TOGETHER = "One agent learns four tasks; this is one of them."
+
+
+def control(title: str, name: str, bar: float, about: str) -> Task:
+    """A task of DeepMind Control. Planned episodes are slow, so fewer of them make the score."""
+    return Task(
+        title, name, f"prismatic.envs.dmc:{name}", bar, f"{about} {IN_CONTROL}", episodes=20, needs="dm_control"
+    )
+
 
 TASKS = {
     "cartpole": Task(
@@ -117,20 +49,56 @@ TASKS = {
         bar=0.95,
         about="Is the item shown now the one shown 3 to 6 steps ago? Without memory the mean is at most 0.",
     ),
+    "cartpole-balance": control("Cartpole balance", "cartpole-balance", 900, "Keep a pole upright: random is 299."),
+    "pendulum-swingup": control("Pendulum swing-up", "pendulum-swingup", 600, "Swing a weak pendulum up: random is 0."),
+    "reacher-easy": control("Reacher easy", "reacher-easy", 800, "Touch a place with a two-link arm: random is 75."),
+    "mt4": Task(
+        "Four tasks",
+        "mt4",
+        episodes=20,
+        needs="dm_control",
+        parts=("cartpole-balance", "pendulum-swingup", "reacher-easy", "cup-catch"),
+    ),
+    # Twice what 50 random episodes get (299, 0.4, 75, 87); 200 for the pendulum, whose random return is nothing.
+    "mt4/cartpole-balance": control("Four at once: cartpole balance", "cartpole-balance", 600, TOGETHER),
+    "mt4/pendulum-swingup": control("Four at once: pendulum swing-up", "pendulum-swingup", 200, TOGETHER),
+    "mt4/reacher-easy": control("Four at once: reacher easy", "reacher-easy", 150, TOGETHER),
+    "mt4/cup-catch": control("Four at once: ball in cup", "cup-catch", 175, TOGETHER),
 }
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+MPN = Program(
+    "mpn",
+    about="mpn and its cores share one learner and schedule and differ in the core; mpn-frozen is mpn whose memory "
+    "stays zero, a feed-forward net",
+)
+PRISMATIC = Program(
+    "prismatic",
+    about="prismatic plans in a world model of experts, prismatic-dense in TD-MPC2's; both with the preset cpu",
+    train="--task {env} --seed {seed} --steps {steps} --eval-every {every}",
+    score="--eval-episodes {episodes} --seed-base {base}",
+)
+SB3_DQN = Program(
+    "benchmarks/peers/sb3_dqn.py",
+    about="stable-baselines3 DQN has the settings its own zoo found for CartPole-v1, elsewhere its defaults",
+    score="--num-eval-episodes {episodes} --seed-base {base} --env {env}",
+)
 
 METHODS = {
-    "mpn": Method("mpn", "--core mpn"),
-    "mpn-random": Method("mpn (random map)", "--core mpn --input-map random"),
-    "mpn-raw": Method("mpn (raw input)", "--core mpn --input-map none"),
-    "mpn-frozen": Method("mpn-frozen", "--core mpn-frozen"),
-    "rnn": Method("rnn", "--core rnn"),
-    "gru": Method("gru", "--core gru"),
-    "lstm": Method("lstm", "--core lstm"),
-    "sb3-dqn": Method("stable-baselines3 DQN", script="benchmarks/peers/sb3_dqn.py"),
+    "mpn": Method("mpn", MPN, "--core mpn"),
+    "mpn-random": Method("mpn (random map)", MPN, "--core mpn --input-map random"),
+    "mpn-raw": Method("mpn (raw input)", MPN, "--core mpn --input-map none"),
+    "mpn-frozen": Method("mpn-frozen", MPN, "--core mpn-frozen"),
+    "rnn": Method("rnn", MPN, "--core rnn"),
+    "gru": Method("gru", MPN, "--core gru"),
+    "lstm": Method("lstm", MPN, "--core lstm"),
+    "sb3-dqn": Method("stable-baselines3 DQN", SB3_DQN),
+    "prismatic": Method("prismatic", PRISMATIC, "--preset cpu --eval-episodes 5"),
+    "prismatic-dense": Method("prismatic (dense)", PRISMATIC, "--preset cpu --eval-episodes 5 --no-use-moe"),
 }
 
-CLAIMS = (
+# --- tiers ------------------------------------------------------------------------------------------------------------
+MPN_CLAIMS = (
     Claim("cartpole", "mpn", at_least=475),
     Claim("tmaze", "mpn", at_least=0.95),
     Claim("tmaze", "mpn-random", at_least=0.95),
@@ -138,8 +106,17 @@ CLAIMS = (
     Claim("tmaze", "mpn-raw", at_most=0.3),
     Claim("match", "mpn", at_least=0.95, of=4),
 )
+MPN_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings; 0 to 4 were met while CartPole's still changed
 
-FRESH_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings; 0 to 4 were met while CartPole's still changed
+BOTH = ("prismatic", "prismatic-dense")
+PRISMATIC_SEEDS = (20, 21, 22)
+BALANCE_STEPS, PENDULUM_STEPS, REACHER_STEPS = 30_000, 30_000, 30_000  # agent steps
+MT4_STEPS = 120_000  # agent steps of all four tasks together
+PRISMATIC_CLAIMS = tuple(
+    Claim(task, method, at_least=TASKS[task].bar)
+    for task in ("cartpole-balance", "pendulum-swingup", "reacher-easy", *(key for key in TASKS if key[:4] == "mt4/"))
+    for method in (BOTH if "/" not in task else BOTH[:1])
+)
 
 TIERS = {
     "quick": Tier(
@@ -151,39 +128,52 @@ TIERS = {
         seeds=(0, 1, 2),
     ),
     "learn": Tier(
-        "every learning claim, on five seeds",
+        "every learning claim of mpn, on five seeds",
         (
             Group("cartpole", ("mpn",), steps=100_000, eval_every=2_500),
             Group("tmaze", ("mpn", "mpn-random", "mpn-frozen", "mpn-raw"), steps=50_000, eval_every=2_500),
             Group("match", ("mpn",), steps=50_000, eval_every=2_500),
         ),
-        seeds=FRESH_SEEDS,
-        claims=CLAIMS,
+        seeds=MPN_SEEDS,
+        claims=MPN_CLAIMS,
+    ),
+    "prismatic": Tier(
+        "every learning claim of prismatic, on three seeds; takes hours",
+        (
+            Group("cartpole-balance", BOTH, BALANCE_STEPS, eval_every=5_000),
+            Group("pendulum-swingup", BOTH, PENDULUM_STEPS, eval_every=5_000),
+            Group("reacher-easy", BOTH, REACHER_STEPS, eval_every=5_000),
+            Group("mt4", ("prismatic",), MT4_STEPS, eval_every=20_000),
+        ),
+        seeds=PRISMATIC_SEEDS,
+        claims=PRISMATIC_CLAIMS,
     ),
     "full": Tier(
-        "every method on every task, on five seeds",
+        "every core of mpn and the peer on every task of mpn, on five seeds",
         (
             Group("cartpole", ("mpn", "mpn-frozen", "rnn", "gru", "lstm", "sb3-dqn"), 100_000, eval_every=2_500),
-            Group("tmaze", tuple(METHODS), 50_000, eval_every=2_500),
+            Group("tmaze", tuple(METHODS)[:8], 50_000, eval_every=2_500),
             Group("match", ("mpn", "mpn-frozen", "rnn", "gru", "lstm", "sb3-dqn"), 80_000, eval_every=2_500),
         ),
-        seeds=FRESH_SEEDS,
-        claims=CLAIMS,
+        seeds=MPN_SEEDS,
+        claims=MPN_CLAIMS,
     ),
 }
 
 
+# --- jobs -------------------------------------------------------------------------------------------------------------
 def make_job(group: Group, method: str, seed: int, runs: str) -> Job:
     """The two commands of one cell of the table; `runs` is the folder of its run directory."""
     task, how = TASKS[group.task], METHODS[method]
-    where = ("--name", f"{group.task}-{method}-s{seed}", "--dir", runs)
-    start = (PEER_PYTHON, how.script) if how.script else (how.package,)
-    env = f"--env {task.peer_env if how.script else task.env}"
-    steps = f"--seed {seed} --total-steps {group.steps} --eval-every {group.eval_every}"
-    options = task.peer_options if how.script else f"{task.options} {how.options}"
-    score = f"--num-eval-episodes {EVAL_EPISODES} --seed-base {EVAL_SEED_BASE} {env if how.script else ''}"
-    train = (*start, "train", *where, *f"{env} {steps} {options}".split())
-    return Job(group.task, method, seed, group.steps, train, (*start, "eval", *where, *score.split()), not how.script)
+    program = how.program
+    where = ("--name", job_name(group.task, method, seed), "--dir", runs)
+    start = (PEER_PYTHON, program.start) if program.is_peer else (program.start,)
+    values = {"env": task.peer_env if program.is_peer else task.env, "seed": seed, "steps": group.steps}
+    values |= {"every": group.eval_every, "episodes": task.episodes, "base": EVAL_SEED_BASE}
+    options = f"{task.peer_options if program.is_peer else task.options} {how.options}"
+    train = (*start, "train", *where, *f"{program.train.format(**values)} {options}".split())
+    score = (*start, "eval", *where, *program.score.format(**values).split())
+    return Job(group.task, method, seed, group.steps, train, score, not program.is_peer)
 
 
 def make_jobs(tier: str, runs: str, only: str = "", seeds: tuple[int, ...] | None = None) -> list[Job]:
@@ -199,6 +189,7 @@ def make_jobs(tier: str, runs: str, only: str = "", seeds: tuple[int, ...] | Non
         make_job(group, method, seed, runs)
         for seed in seeds or TIERS[tier].seeds
         for group in TIERS[tier].groups
+        if seed in (seeds or group.seeds or TIERS[tier].seeds) and TASKS[group.task].installed()
         for method in group.methods
         if METHODS[method].installed()
         and (not in_tasks or any(word in group.task for word in in_tasks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import math
 import os
@@ -17,21 +18,25 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as main
-from benchmarks import page, report, run, suite
+from benchmarks import collect, kinds, page, report, run, suite
+from benchmarks.kinds import Claim, Job
 from benchmarks.progress import Progress
-from benchmarks.suite import Claim, Job
 from hypothesis import given
 from hypothesis import strategies as st
+
+from rlcore import cli
 
 ROOT = Path(__file__).parents[1]
 FAKE = """
 import fcntl, json, os, signal, sys, time
 from pathlib import Path
-verb, name, folder, steps, pace, final = sys.argv[1:7]
+verb, name, folder, steps, pace, final, *parts = sys.argv[1:]
 run = Path(folder) / name
 run.mkdir(parents=True, exist_ok=True)
 if verb == "eval":
-    (run / "eval.json").write_text(json.dumps({"return_mean": float(final), "returns": [float(final)] * 2}))
+    score = {"return_mean": float(final), "returns": [float(final)] * 2}
+    tasks = {part: {"returns": [float(final) + i]} for i, part in enumerate(parts)}
+    (run / "eval.json").write_text(json.dumps({"tasks": tasks} if parts else score))
     sys.exit()
 lock = open(run / "lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,6 +61,9 @@ while step < int(steps) and not stopped:
     with open(run / "metrics.jsonl", "a") as file:
         for row in ({"kind": "eval", "return_mean": value}, {"kind": "train", "updates": step // 2}):
             file.write(json.dumps({**row, "step": step, **clocks}) + "\\n")
+        for i, part in enumerate(parts):
+            row = {"kind": "eval_task", "task": part, "return_mean": value + i}
+            file.write(json.dumps({**row, "step": step, **clocks}) + "\\n")
     save("running")
 save("preempted" if stopped else "finished")
 sys.exit(85 if stopped else 0)
@@ -65,7 +73,7 @@ import json, sys
 from pathlib import Path
 from benchmarks import run
 from benchmarks.progress import Progress
-from benchmarks.suite import Job
+from benchmarks.kinds import Job
 jobs, results = [Job(*row) for row in json.loads(sys.argv[1])], Path(sys.argv[2])
 sys.exit(run.run(jobs, results, 2, Progress(jobs, results)))
 """
@@ -76,11 +84,14 @@ def make_job(tmp_path: Path):
     """A job of the stand-in: 40 steps of `pace` seconds each ten, ending at score `final`."""
     (tmp_path / "fake.py").write_text(FAKE)
 
-    def make(final: str = "480", seed: int = 0, method: str = "mpn", task: str = "cartpole", pace: float = 0.0) -> Job:
+    def make(
+        final: str = "480", seed: int = 0, method: str = "mpn", task: str = "cartpole", pace: float = 0.0,
+        after: tuple[str, ...] = (),
+    ) -> Job:  # fmt: skip
         name = f"{task}-{method}-s{seed}"
         program = (sys.executable, str(tmp_path / "fake.py"))
-        rest = (name, str(tmp_path / "results" / "runs"), "40", str(pace), final)
-        return Job(task, method, seed, 40, (*program, "train", *rest), (*program, "eval", *rest))
+        rest = (name, str(tmp_path / "results" / "runs"), "40", str(pace), final, *suite.TASKS[task].parts)
+        return Job(task, method, seed, 40, (*program, "train", *rest), (*program, "eval", *rest), after=after)
 
     return make
 
@@ -107,22 +118,23 @@ def log(results: Path, job: Job) -> str:
 
 # --- the suite --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("tier", suite.TIERS)
-def test_the_suites_commands_are_ones_that_mpn_understands(tier: str):
-    from mpn import config
-    from rlcore import cli
-
+def test_the_suites_commands_are_ones_that_the_programs_understand(tier: str):
     jobs = suite.make_jobs(tier, "runs")
     assert len({job.name for job in jobs}) == len(jobs) > 0
-    assert max(suite.TIERS[tier].seeds) < 100  # the presets were tuned on seeds from 100 on
-    for job in {(job.task, job.method): job for job in jobs if job.train[0] == "mpn"}.values():
-        cfg = cli.parse(config.TrainConfig, job.train[2:], "mpn train", "", config.PRESETS, config.task_preset)
-        assert (cfg.total_steps, cfg.seed, cfg.name) == (job.steps, job.seed, job.name)
-        scored = cli.parse(config.EvalConfig, job.evaluate[2:], "mpn eval", "", {})
-        assert (scored.num_eval_episodes, scored.seed_base) == (100, 20_000)
+    assert max(job.seed for job in jobs) < 100  # the presets were tuned on seeds from 100 on
+    for job in {(job.task, job.method): job for job in jobs if "/" not in job.train[0]}.values():
+        config = importlib.import_module(f"{job.train[0]}.config")
+        inferred = getattr(config, "task_preset", None)
+        cfg = cli.parse(config.TrainConfig, job.train[2:], "train", "", config.PRESETS, inferred)
+        steps = cfg.total_steps if job.train[0] == "mpn" else cfg.steps
+        assert (steps, cfg.seed, cfg.name) == (job.steps, job.seed, job.name)
+        scored = cli.parse(config.EvalConfig, job.evaluate[2:], "eval", "", {})
+        episodes = scored.num_eval_episodes if job.train[0] == "mpn" else scored.eval_episodes
+        assert (episodes, scored.seed_base) == (suite.TASKS[job.task].episodes, 20_000)
 
 
 def test_only_narrows_by_task_and_by_method(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(suite.Method, "installed", lambda self: not self.script)
+    monkeypatch.setattr(kinds.Program, "installed", lambda self: not self.is_peer)
     cells = lambda only: {(job.task, job.method) for job in suite.make_jobs("quick", "runs", only, (0,))}  # noqa: E731
     assert cells("gru") == {("cartpole", "gru"), ("tmaze", "gru")}
     assert cells("tmaze") == {("tmaze", "mpn"), ("tmaze", "mpn-frozen"), ("tmaze", "gru")}
@@ -131,18 +143,30 @@ def test_only_narrows_by_task_and_by_method(monkeypatch: pytest.MonkeyPatch):
     assert not any(method == "sb3-dqn" for _, method in cells(""))  # not installed: not in the table
 
 
+def reported(task: str) -> list[str]:
+    """The tasks that a job on `task` is reported as."""
+    return [f"{task}/{part}" for part in suite.TASKS[task].parts] or [task]
+
+
+def test_every_task_of_a_tier_has_a_bar():
+    for task in {group.task for tier in suite.TIERS.values() for group in tier.groups}:
+        assert all(suite.TASKS[name].bar > 0 for name in reported(task))
+
+
 def test_every_claim_is_measured_by_its_tier():
     for tier in suite.TIERS.values():
-        measured = {(group.task, method) for group in tier.groups for method in group.methods}
+        pairs = [(group.task, method) for group in tier.groups for method in group.methods]
+        measured = {(name, method) for task, method in pairs for name in reported(task)}
         assert {(claim.task, claim.method) for claim in tier.claims} <= measured
 
 
 def test_benchmarks_import_no_method():
+    methods = {path.parent.name for path in ROOT.glob("packages/*/pyproject.toml")}
     for path in (ROOT / "benchmarks").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not any(name.split(".")[0] == "mpn" for name in names), path
+            assert not {name.split(".")[0] for name in names} & methods, path
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -170,7 +194,7 @@ def test_a_failing_job_does_not_sink_the_others(make_job, results: Path, capsys:
     jobs = [make_job("nan", seed=0), make_job("480", seed=1)]
     assert go(jobs, results, workers=1) == 1
     assert run.is_done(results, jobs[1], "evaluate")
-    made = report.collect(jobs, results, "quick", "command")
+    made = collect.collect(jobs, results, "quick", "command")
     assert report.failures(made) == ["cartpole mpn seed 0: loss is not finite: lower --lr"]
     assert made["tasks"][0]["rows"][0]["done"] == 1
     assert "FAILED (exit 3): loss is not finite" in capsys.readouterr().err
@@ -205,6 +229,23 @@ def test_a_preempted_child_is_started_again(make_job, results: Path):
     assert run.costs_of(results, job)["train"]["attempts"] == 2
 
 
+def test_a_job_that_reads_anothers_cost_waits_for_it_and_starts_over_with_it(make_job, results: Path):
+    first = make_job(pace=0.05)
+    second = make_job(method="sb3-dqn", after=(first.name,))
+    assert go([second, first], results) == 0
+    ended = [(results / "runs" / job.name / "eval.json").stat().st_mtime_ns for job in (first, second)]
+    assert ended == sorted(ended)
+    assert run.is_done(results, second, "evaluate")
+    costs = results / "costs" / f"{first.name}.json"
+    made = json.loads(costs.read_text())
+    assert run.costs_of(results, second)["after"] == {first.name: made["train"]["cpu_s"]}
+    made["train"]["cpu_s"] += 1  # what it reads is not what it was any more
+    costs.write_text(json.dumps(made))
+    assert not run.is_done(results, second, "evaluate")
+    assert run.is_done(results, first, "evaluate")
+    assert go([second], results) == 0  # without the other in the list it does not wait
+
+
 def wait_for(condition, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -223,7 +264,7 @@ def test_peak_memory_is_the_childs_and_a_silent_child_has_failed(results: Path):
     job = Job("cartpole", "mpn", 0, 1, big, big)
     assert drive([job], results).wait(30) == 1
     assert 300 < run.costs_of(results, job)["train"]["peak_mib"] < 360
-    assert report.collect([job], results, "quick", "")["jobs"][0]["error"].startswith("it exited 0 but did not write")
+    assert collect.collect([job], results, "quick", "")["jobs"][0]["error"].startswith("it exited 0 but did not write")
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -233,7 +274,7 @@ def made(make_job, results: Path) -> report.Report:
     jobs = [make_job(score, seed, "mpn") for seed, score in enumerate(("480", "500", "460"))]
     jobs += [make_job(score, seed, "gru") for seed, score in enumerate(("100", "200", "480"))]
     assert go(jobs, results) == 0
-    return report.collect(jobs, results, "quick", "python -m benchmarks")
+    return collect.collect(jobs, results, "quick", "python -m benchmarks")
 
 
 def test_the_table_by_hand(made: report.Report):
@@ -251,14 +292,34 @@ def test_the_table_by_hand(made: report.Report):
     assert report.summary(made)[1] == [("mpn", "480, 2 of 3"), ("gru", "260, 1 of 3")]
 
 
+def test_an_agent_of_several_tasks_has_a_row_on_each(make_job, results: Path, capsys: pytest.CaptureFixture[str]):
+    jobs = [make_job("200", seed, "prismatic", "mt4") for seed in (0, 1)]
+    assert go([*jobs, make_job("nan", 2, "prismatic", "mt4")], results) == 1
+    assert "scored 200, 201, 202, 203" in capsys.readouterr().err
+    made = collect.collect([*jobs, make_job("nan", 2, "prismatic", "mt4")], results, "prismatic", "command")
+    tasks = {task["task"]: task["rows"] for task in made["tasks"]}
+    assert list(tasks) == [f"mt4/{part}" for part in suite.TASKS["mt4"].parts]
+    assert [rows[0]["mean"] for rows in tasks.values()] == [200, 201, 202, 203]
+    assert [rows[0]["solved"] for rows in tasks.values()] == [0, 2, 2, 2]  # bars of 600, 200, 150, 175
+    assert tasks["mt4/cup-catch"][0]["curve"][-1][:2] == [40, 203]
+    assert [c["holds"] for c in made["claims"] if "Four at once" in c["claim"]] == [None] * 4  # a seed failed
+    assert report.failures(made) == ["mt4 prismatic seed 2: loss is not finite: lower --lr"]
+    assert "mt4 prismatic:" in report.to_markdown(made)
+
+
+def test_curves_end_where_the_first_seed_ends():
+    curves = [[[10, 0.0, 1.0], [20, 2.0, 3.0]], [[10, 2.0, 3.0], [20, 4.0, 5.0], [30, 9.0, 9.0]]]
+    assert [[p[0], p[1], p[4]] for p in collect.band(curves)] == [[10, 1, 2], [20, 3, 4]]
+
+
 def test_claims_hold_or_do_not(made: report.Report):
-    holds = lambda **claim: report.judge(Claim("cartpole", "mpn", **claim), made["jobs"])["holds"]  # noqa: E731
+    holds = lambda **claim: collect.judge(Claim("cartpole", "mpn", **claim), made["jobs"])["holds"]  # noqa: E731
     assert holds(at_least=460) is True
     assert holds(at_least=475) is False
     assert holds(at_least=475, of=2) is True
     assert holds(at_most=1000) is True
     assert holds(at_most=490) is False
-    assert report.judge(Claim("tmaze", "mpn", at_least=1), made["jobs"])["holds"] is None
+    assert collect.judge(Claim("tmaze", "mpn", at_least=1), made["jobs"])["holds"] is None
 
 
 class Tags(HTMLParser):
@@ -308,7 +369,7 @@ def test_a_bench_from_the_command_line(make_job, results: Path, monkeypatch: pyt
     monkeypatch.setattr(main, "make_jobs", lambda tier, runs, only="", seeds=None: [make_job()])
     assert main.main(["--name", "results", "--workers", "1", "--record"]) == 0
     assert {p.name for p in results.glob("report.*")} == {"report.html", "report.md", "report.json"}
-    assert json.loads((results.parent / "quick.json").read_text())["jobs"][0]["curve"][-1] == [40, 480]
+    assert json.loads((results.parent / "quick.json").read_text())["jobs"][0]["curve"][-1] == [40, 480, 0.2]
     assert "480" in capsys.readouterr().out
     old = results / "runs" / make_job().name / "old"
     old.touch()
@@ -358,7 +419,7 @@ def test_micro_benchmarks_are_in_the_report(make_job, results: Path):
         "rows": [row],
     }
     (results.parent / "micro_part.json").write_text(json.dumps(record))
-    made = report.collect([make_job()], results, "quick", "")
+    made = collect.collect([make_job()], results, "quick", "")
     for text in (report.to_markdown(made), page.to_html(made)):
         assert all(
             part in text for part in ("Parts", "12.5 µs", "50.0 ms", "4.00 [3.50, 4.50]", "reached", "a CPU, today")

@@ -1,0 +1,199 @@
+"""From results folders to one dictionary.
+
+Scores are greedy returns of each run's best checkpoint on fresh episodes; a cell of the table is the interquartile mean
+over seeds with its 95 % bootstrap interval. Costs are of the whole training process, start-up and evaluations included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.kinds import Claim, Job
+from benchmarks.run import commands_of, costs_of, git_commit, is_done, scores_of
+from benchmarks.suite import METHODS, TASKS, TIERS
+from rlcore.files import read_json
+from rlcore.provenance import cpu_model
+
+Report = dict[str, Any]
+MEDIANS = ("env_steps_per_s", "updates_per_s", "wall_s", "cpu_s", "peak_mib")
+
+
+def collect(jobs: list[Job], results: Path, tier: str, command: str) -> Report:
+    """Everything the report says, as plain types without host names."""
+    records = [record for job in jobs for record in job_records(job, results)]
+    return {
+        "tier": tier,
+        "about": TIERS[tier].about,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": git_commit(),
+        "command": command,
+        "seeds": sorted({job.seed for job in jobs}),
+        "machine": machine(),
+        "versions": versions(jobs, results),
+        "tasks": [task_table(task, records) for task in TASKS if any(r["task"] == task for r in records)],
+        "claims": [judge(claim, records) for claim in TIERS[tier].claims],
+        "micro": [read_json(path) for path in sorted(results.parent.glob("micro_*.json"))],
+        "jobs": records,
+    }
+
+
+def job_records(job: Job, results: Path) -> list[dict[str, Any]]:
+    """What one job did: a record, or one for each of the tasks that its agent learnt together."""
+    rows = [json.loads(line) for line in read_lines(results / "runs" / job.name / "metrics.jsonl")]
+    record = {
+        "task": job.task,
+        "method": job.method,
+        "seed": job.seed,
+        "state": "done"
+        if is_done(results, job, "evaluate")
+        else "failed"
+        if costs_of(results, job).get("error")
+        else "not run",
+        "error": costs_of(results, job).get("error", ""),
+        "commit": costs_of(results, job).get("commit", ""),
+        "commands": commands_of(job),
+    }
+    scores: dict[str, list[float]] = {}
+    if record["state"] == "done":
+        record |= spent(costs_of(results, job), rows)
+        scores = scores_of(results, job)
+    evals = [row for row in rows if row["kind"] == "eval"]
+    if not (parts := TASKS[job.task].parts):
+        return [record | learnt(job.task, evals, next(iter(scores.values()), None))]
+    by_part = {part: [row for row in rows if row["kind"] == "eval_task" and row["task"] == part] for part in parts}
+    tasks = {part: f"{job.task}/{part}" for part in parts}
+    return [record | {"task": tasks[part]} | learnt(tasks[part], by_part[part], scores.get(part)) for part in parts]
+
+
+def learnt(task: str, evals: list[dict[str, Any]], returns: list[float] | None) -> dict[str, Any]:
+    """The learning curve, [env steps, return, CPU seconds] each; the score, once it is there."""
+    curve = {"curve": [[row["step"], round(row["return_mean"], 4), round(row["cpu_s"], 1)] for row in evals]}
+    if returns is None:
+        return curve
+    return curve | {
+        "return_mean": round(statistics.fmean(returns), 4),
+        "return_std": round(statistics.pstdev(returns), 4),
+        "episodes": len(returns),
+        "steps_to_bar": next((row["step"] for row in evals if row["return_mean"] >= TASKS[task].bar), None),
+    }
+
+
+def spent(costs: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a finished job cost."""
+    last, cost = [row for row in rows if row["kind"] == "train"][-1], costs["train"]
+    return {
+        "env_steps": last["step"],
+        "updates": last["updates"],
+        "env_steps_per_s": round(last["step"] / last["wall_s"], 1),
+        "updates_per_s": round(last["updates"] / last["wall_s"], 1),
+        "wall_s": max(cost["wall_s"], round(last["wall_s"], 2)),  # the run's own clocks still know of sessions
+        "cpu_s": max(cost["cpu_s"], round(last["cpu_s"], 2)),  # whose costs died with a bench killed by -9
+        "peak_mib": cost["peak_mib"],
+        "eval_wall_s": costs["evaluate"]["wall_s"],
+    }
+
+
+def read_lines(path: Path) -> list[str]:
+    """Complete lines of a file that may still be growing, or not be there."""
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def task_table(task: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows of one task, a method each, in the order of the suite."""
+    mine = [r for r in records if r["task"] == task]
+    methods = [method for method in METHODS if any(r["method"] == method for r in mine)]
+    rows = [summarize(method, [r for r in mine if r["method"] == method]) for method in methods]
+    about = TASKS[task]
+    return {"task": task, "title": about.title, "about": about.about, "bar": about.bar, "rows": rows}
+
+
+def summarize(method: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row: medians over seeds of everything but the return."""
+    import numpy as np
+
+    from rlcore.evaluate import bootstrap_ci, iqm
+
+    done = [r for r in records if r["state"] == "done"]
+    row: dict[str, Any] = {"method": method, "title": METHODS[method].title, "runs": len(records), "done": len(done)}
+    if not done:
+        return row
+    means = np.array([r["return_mean"] for r in done])
+    reached = [r["steps_to_bar"] or math.inf for r in done]
+    median = statistics.median(reached)
+    low, high = bootstrap_ci(means)
+    return row | {
+        "mean": float(means.mean()),
+        "iqm": iqm(means),
+        "ci": [low, high],
+        "solved": int((means >= TASKS[done[0]["task"]].bar).sum()),
+        "steps_to_bar": median if math.isfinite(median) else None,
+        "curve": band([r["curve"] for r in done]),
+        "bar": TASKS[done[0]["task"]].bar,
+        **{key: statistics.median(r[key] for r in done) for key in MEDIANS},
+    }
+
+
+def band(curves: list[list[list[float]]]) -> list[list[float]]:
+    """[step, mean, low, high, CPU seconds] at each step where a seed was evaluated, as far as all seeds went.
+
+    Mean over seeds with its 95 % interval, and their mean CPU seconds.
+    """
+    import numpy as np
+
+    from rlcore.evaluate import bootstrap_ci
+
+    curves = [curve for curve in curves if curve]
+    end = min((curve[-1][0] for curve in curves), default=0)
+    steps = sorted({point[0] for curve in curves for point in curve if point[0] <= end})
+    seeds = [[np.interp(steps, [p[0] for p in curve], [p[i] for p in curve]) for curve in curves] for i in (1, 2)]
+    points = []
+    for step, column, seconds in zip(steps, np.array(seeds[0]).T, np.mean(seeds[1], axis=0)):
+        low, high = bootstrap_ci(column, np.mean)
+        points.append([step, *(round(float(v), 4) for v in (column.mean(), low, high)), round(float(seconds), 1)])
+    return points
+
+
+def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether a claim holds in these runs; None when not all of its runs are there."""
+    mine = [r for r in records if (r["task"], r["method"]) == (claim.task, claim.method)]
+    scores = [r["return_mean"] for r in mine if r["state"] == "done"]
+    need = min(claim.of or len(mine), len(mine))
+    if claim.at_least is not None:
+        text, good = f"at least {claim.at_least:g}", sum(score >= claim.at_least for score in scores)
+    else:
+        limit = claim.at_most or 0.0
+        text, good = f"chance, within ±{limit:g}", sum(abs(score) <= limit for score in scores)
+    holds = good >= need if mine and len(scores) == len(mine) else None
+    text = f"{METHODS[claim.method].title} on {TASKS[claim.task].title}: {text} in {need} of {len(mine)} seeds"
+    return {"claim": text, "good": good, "scores": scores, "holds": holds}
+
+
+def machine() -> dict[str, Any]:
+    """The machine, without its name."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions(jobs: list[Job], results: Path) -> dict[str, str]:
+    """Versions the runs themselves recorded; where the peers' environment differs, both."""
+    found: dict[str, set[str]] = {}
+    for job in jobs:
+        path = results / "runs" / job.name / "env.json"
+        packages = read_json(path).get("packages", {}) if path.exists() else {}
+        for name, version in packages.items():
+            found.setdefault(name, set()).add(str(version))
+    return {name: ", ".join(sorted(values)) for name, values in sorted(found.items())}

@@ -1,0 +1,115 @@
+"""What the tables of suite.py are made of."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PEER_PYTHON = ".venv-bench/bin/python"  # of the environment that `make bench` sets up for the peers; relative to ROOT
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem with a bar; `options` go to our methods, `peer_options` to the peer.
+
+    Where one agent learns several tasks, `parts` are their names, and each is reported as the task KEY/PART.
+    """
+
+    title: str
+    env: str
+    peer_env: str = ""  # the same for rlcore.envs.make_env
+    bar: float = 0.0  # mean return of a solved task
+    about: str = ""
+    options: str = ""
+    peer_options: str = ""
+    episodes: int = 100  # of the final score
+    needs: str = ""  # module that its simulator comes with
+    parts: tuple[str, ...] = ()
+
+    def installed(self) -> bool:
+        return not self.needs or importlib.util.find_spec(self.needs) is not None
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command line with the verbs train and eval; the templates say what it calls the same things."""
+
+    start: str  # a package, or a script run by the peers' Python
+    about: str = ""  # for the report's small print
+    train: str = "--env {env} --seed {seed} --total-steps {steps} --eval-every {every}"
+    score: str = "--num-eval-episodes {episodes} --seed-base {base}"
+
+    @property
+    def is_peer(self) -> bool:
+        return self.start.endswith(".py")
+
+    def installed(self) -> bool:
+        return (ROOT / PEER_PYTHON).exists() if self.is_peer else importlib.util.find_spec(self.start) is not None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A program with options. `cpu_of`: it trains as long as the slowest of these methods did, in CPU seconds."""
+
+    title: str
+    program: Program
+    options: str = ""
+    cpu_of: tuple[str, ...] = ()
+
+    def installed(self) -> bool:
+        return self.program.installed()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some methods on one task for so many env steps."""
+
+    task: str
+    methods: tuple[str, ...]
+    steps: int
+    eval_every: int
+    seeds: tuple[int, ...] | None = None  # None: all of the tier's; otherwise some of them
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the repository says: `method` scores `at_least` on `task` in `of` seeds, or `at_most` (both ways) in all."""
+
+    task: str
+    method: str
+    at_least: float | None = None
+    at_most: float | None = None
+    of: int | None = None  # None: every seed
+
+
+@dataclass(frozen=True)
+class Tier:
+    about: str
+    groups: tuple[Group, ...]
+    seeds: tuple[int, ...]
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run and its evaluation. Commands are what a user types in the repository root."""
+
+    task: str
+    method: str
+    seed: int
+    steps: int
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+    resumes: bool = True  # the same command continues an interrupted run; a job that cannot starts over
+    after: tuple[str, ...] = ()  # names of jobs whose cost it reads
+
+    @property
+    def name(self) -> str:
+        return job_name(self.task, self.method, self.seed)
+
+
+def job_name(task: str, method: str, seed: int) -> str:
+    """Also the name of the run's directory."""
+    return f"{task}-{method}-s{seed}"
