@@ -184,7 +184,8 @@ def micro_table(micro: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
     for row in micro["rows"]:
         ratio = f"{short(row['ratio'])} [{', '.join(map(short, row['quartiles']))}]"
         what, costs = f"{row['name']}, beside {row['peer']}", (duration(row["ours_us"]), duration(row["peer_us"]))
-        rows.append((what, *costs, ratio, f"{row['bar']:g}", "reached" if row["reached"] else "not reached"))
+        bar = ("–", "–") if row["bar"] is None else (f"{row['bar']:g}", "reached" if row["reached"] else "not reached")
+        rows.append((what, *costs, ratio, *bar))
     return headers, rows
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from benchmarks import __main__ as main
 from benchmarks import collect, kinds, page, report, run, suite
 from benchmarks.kinds import Claim, Job
+from benchmarks.micro import timing
 from benchmarks.progress import Progress
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,8 +163,9 @@ def test_every_claim_is_measured_by_its_tier():
 
 
 def test_benchmarks_import_no_method():
+    """But for those of micro/, which time a method's parts."""
     methods = {path.parent.name for path in ROOT.glob("packages/*/pyproject.toml")}
-    for path in (ROOT / "benchmarks").rglob("*.py"):
+    for path in set((ROOT / "benchmarks").rglob("*.py")) - set((ROOT / "benchmarks/micro").iterdir()):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -404,6 +407,28 @@ def test_short_numbers_and_sparklines():
     assert report.sparkline([-1, 0, 1, 2], 0, 1) == "▁▁██"
     assert report.sparkline([], 0, 1) == ""
     assert len(report.sparkline(list(map(math.sqrt, range(100))), 0, 10)) <= 12
+
+
+def test_the_plain_update_and_plan_that_ours_are_timed_against_are_the_same():
+    from benchmarks.micro import prismatic
+
+    small = {"batch_size": 8, "num_samples": 16, "num_elites": 4, "num_pi_trajs": 4}
+    cfg = replace(prismatic.DENSE["tiny (preset cpu)"], **small)
+    prismatic.same_numbers(prismatic.make_agent(cfg), prismatic.Peer(prismatic.make_agent(cfg)))
+
+
+def test_a_ratio_without_a_bar_is_neither_reached_nor_missed(tmp_path: Path):
+    sides = ("a", lambda k: 2.0), ("b", lambda k: 1.0)
+
+    def rows(bar: float | None) -> list[timing.Row]:
+        return [timing.compare("x", *sides, bar=bar, unit="s")]
+
+    def exit_code(bar: float | None) -> int:
+        return timing.run("x", "X", lambda _: rows(bar), (), ["--json", str(tmp_path / "x.json")])
+
+    assert [exit_code(bar) for bar in (None, 0.4, 0.6)] == [0, 0, 1]
+    assert json.loads((tmp_path / "x.json").read_text())["rows"][0]["ratio"] == 0.5
+    assert report.micro_table({"rows": rows(None)})[1][0][-2:] == ("–", "–")
 
 
 def test_micro_benchmarks_are_in_the_report(make_job, results: Path):

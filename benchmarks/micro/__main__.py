@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("replay", "dqn", "help", "sac", "dpmm")
+NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic")
 
 
 def main() -> int:
