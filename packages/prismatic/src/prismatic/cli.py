@@ -18,6 +18,9 @@ VERBS = {
         "Draw how the experts were used.", "prismatic.config:GatingConfig", "prismatic.run.plot:plot_gating_of",
     ),
     "report": ("Compare runs by task and variant.", "prismatic.config:ReportConfig", "prismatic.run.report:report"),
+    "diagnose": (
+        "Say how good a run's world model is.", "prismatic.config:DiagnoseConfig", "prismatic.run.diagnose:diagnose",
+    ),
     "envs": ("List the tasks there are.", "prismatic.config:EnvsConfig", "prismatic.run.envs:list_envs"),
     "sweep run": ("Run a grid of runs on this machine.", "rlcore.sweep:SweepConfig", "rlcore.sweep:run_sweep"),
     "sweep collect": ("Gather a sweep's results in a CSV.", "rlcore.sweep:CollectConfig", "rlcore.sweep:collect"),

@@ -267,3 +267,32 @@ class ReportConfig:
     output: Path | None = None  # Folder of what is written; None: `report` in the folder of the runs.
     threshold: str | None = None  # 800, or task=800,task=900; None: 90 % of the best variant's last return.
     debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseConfig(SavedRun):
+    """How good the world model is, where it goes wrong, what its experts do: analysis/diagnose.json and a picture."""
+
+    compare: str | None = None  # Another run of the same tasks in the same folder; both see the same episodes.
+    checkpoint: str = "auto"  # best, final, latest, a file; auto takes the first there is.
+    compare_checkpoint: str | None = None  # Of the other run; the same choice if left out.
+    episodes: int = 4  # Fresh episodes of each task.
+    policy: Literal["mixed", "agent", "random"] = "mixed"  # Who acts: planned with exploration, random, half of each.
+    horizon: int = 16  # Steps to predict ahead.
+    windows: int = 2_000  # At most so many windows of a task, evenly spaced.
+    seed_base: int = 10_000  # Run seed of the episodes: the same one gives the same episodes.
+    device: str = "cpu"  # auto, cpu, cuda or cuda:0.
+    json: bool = False  # Print the result as JSON.
+
+    def __post_init__(self) -> None:
+        for key in ("episodes", "horizon", "windows"):
+            if not 1 <= getattr(self, key) < 2**31:
+                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        if self.policy == "mixed" and self.episodes < 2:
+            raise UsageError("episodes: half of 1 is none; take 2, or --policy agent")
+        if not 0 <= self.seed_base < 2**63:
+            raise UsageError(f"seed_base: must be in 0 .. {2**63 - 1}, got {self.seed_base}")
+        if self.compare is not None and self.compare_checkpoint is None and self.checkpoint.endswith(".pt"):
+            raise UsageError(f"checkpoint: {self.checkpoint} is of one run; name the other's with --compare-checkpoint")
+        if self.compare is None and self.compare_checkpoint is not None:
+            raise UsageError("compare_checkpoint: name the run that it is of with --compare")
