@@ -22,7 +22,7 @@ from __future__ import annotations
 import os, signal, sys, time, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 import tyro
 from rlcore import cli, errors
 from rlcore.config import RunConfig
@@ -52,6 +52,7 @@ class Show:
 
 @dataclass(frozen=True, kw_only=True)
 class Break:
+    PRESETS: ClassVar[dict[str, dict[str, str]]] = {"cry": {"how": "warn"}}
     how: str = ""
     debug: bool = False
 
@@ -191,6 +192,13 @@ def test_order_is_defaults_preset_file_flags(train, tmp_path):
     second = tmp_path / "d.yaml"
     second.write_text("eta: 0.75\n")
     assert train("--config", str(file), "--config", str(second)).eta == 0.75
+
+
+def test_what_is_no_run_may_have_presets_of_its_own(toy, capsys):
+    assert toy.main(["break", "--preset", "cry"]) == 0
+    assert capsys.readouterr().err == "warning: mind the gap\n"
+    assert toy.main(["break", "--preset", "fast"]) == 2
+    assert "unknown preset 'fast' (known: cry)" in capsys.readouterr().err
 
 
 def test_the_preset_that_suits_is_found_and_can_be_declined(train, tmp_path):
