@@ -34,6 +34,8 @@ SHORTER = {
     "--steps 30000": "--steps 60 --dir logs",
     "--steps 120000": "--steps 80",
     "prismatic eval": "prismatic eval --episodes 1",
+    "prismatic bench --preset cpu": "prismatic bench",
+    "prismatic bench": "prismatic bench --preset debug --seconds 0.01",
     "main.py train": "main.py train --preset debug",
     "--preset tmaze": "--preset debug",
     "--total-steps 200000": "--total-steps 960",

@@ -21,6 +21,7 @@ VERBS = {
     "diagnose": (
         "Say how good a run's world model is.", "prismatic.config:DiagnoseConfig", "prismatic.run.diagnose:diagnose",
     ),
+    "bench": ("Measure how fast this machine is.", "prismatic.config:BenchConfig", "prismatic.run.bench:bench"),
     "envs": ("List the tasks there are.", "prismatic.config:EnvsConfig", "prismatic.run.envs:list_envs"),
     "sweep run": ("Run a grid of runs on this machine.", "rlcore.sweep:SweepConfig", "rlcore.sweep:run_sweep"),
     "sweep collect": ("Gather a sweep's results in a CSV.", "rlcore.sweep:CollectConfig", "rlcore.sweep:collect"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro.conf
 
@@ -296,3 +296,49 @@ class DiagnoseConfig(SavedRun):
             raise UsageError(f"checkpoint: {self.checkpoint} is of one run; name the other's with --compare-checkpoint")
         if self.compare is None and self.compare_checkpoint is not None:
             raise UsageError("compare_checkpoint: name the run that it is of with --compare")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """Updates and plans a second on tasks of noise, with experts and without, where the time goes, and ratios."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]]
+
+    model_size: Literal["tiny", 1, 5, 19, 48, 317] = 5  # Millions of parameters; tiny is for CPUs.
+    obs_dim: int = 24  # Numbers in an observation.
+    action_dim: int = 6  # Numbers in an action; from 20 on, 2 more iterations.
+    n_experts: Annotated[int, _also("moe-n-experts", "num-experts")] = 4  # Experts in dynamics and in reward.
+    batch_size: int = 256  # Windows of `horizon` steps an update.
+    horizon: int = 3  # Steps planned and learnt over.
+    iterations: int = 6  # Of the planner.
+    num_samples: int = 512  # Action sequences an iteration.
+    num_elites: int = 64  # The best of them.
+    num_pi_trajs: int = 24  # Sequences among them that the policy prior proposes.
+    num_envs: int = 8  # Envs that are planned for at once, and one by one.
+    seconds: float = 3.0  # Measuring time of a row; more where 5 turns take longer.
+    device: str = "auto"  # auto, cpu, cuda or cuda:0.
+    threads: int = 1  # CPU threads; with more than 1 wall time counts, not CPU time.
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a GPU only.
+    precision: Literal["float32", "bf16"] = "float32"  # Of the matrix products.
+    output: Path | None = None  # .json file to write.
+    json: bool = False  # Print the result as JSON.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        for use_moe in (False, True):
+            self.train(use_moe)
+        TaskSpec("noise", self.obs_dim, self.action_dim, 1)
+        if not 1 <= self.num_envs <= 10_000 or not 0 < self.seconds < 86_400:
+            raise UsageError(f"expected num_envs >= 1 and seconds > 0, got {self.num_envs} and {self.seconds}")
+
+    def train(self, use_moe: bool) -> TrainConfig:
+        """The agent's options."""
+        keys = ("model_size", "n_experts", "batch_size", "horizon", "iterations", "num_samples", "num_elites",
+                "num_pi_trajs", "device", "threads", "compile", "precision")  # fmt: skip
+        return TrainConfig(use_moe=use_moe, buffer_size=10_000, **{key: getattr(self, key) for key in keys})
+
+
+BenchConfig.PRESETS = {
+    name: {key: value for key, value in preset.items() if key in BenchConfig.__dataclass_fields__}
+    for name, preset in PRESETS.items()
+}
