@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from prismatic.config import TaskSpec, TrainConfig
 from prismatic.layers import Linear
 from prismatic.model import MLP, WorldModel
-from prismatic.moe import HISTORY, MoE, gram_schmidt_mixture, keep_top, mean_overlap
+from prismatic.moe import HISTORY, MoE, keep_top
+from prismatic.orthogonal import gram_schmidt_mixture, mean_overlap
 
 CONTROL = (0.5, 0.02, 0.5, 2.0)  # entropy target, beta, tau_min, tau_max
 GOOD = torch.tensor(True)

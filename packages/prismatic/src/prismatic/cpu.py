@@ -48,7 +48,7 @@ def usable(x: Tensor) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """W x + b: x (R, I), weight (O, I), bias (O,) -> (R, O)."""
     if not torch.is_grad_enabled():
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
     y: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return y
 
@@ -61,7 +61,7 @@ def normed(
     if torch.is_grad_enabled():
         out: Tensor = _Normed.apply(act, x, weight, bias, scale, shift, dropped)  # type: ignore[no-untyped-call]
         return out
-    h = _product(x, weight, bias)
+    h = product(x, weight, bias)
     if dropped is not None:
         h.mul_(dropped)
     y, _, _ = torch.native_layer_norm(h, scale.shape, scale, shift, 1e-5)
@@ -72,19 +72,6 @@ def mish_(y: Tensor, scratch: Tensor, out: Tensor | None = None) -> Tensor:
     """Mish in memory that is there already: fresh memory costs as much as several passes over it."""
     q = torch.mul(y, LOG2_E, out=scratch).exp2_().add_(1).square_().add_(1)  # inf for large y, and y / inf is right
     return torch.addcdiv(y, y, q, value=-2, out=y if out is None else out)
-
-
-def stacked_mish(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, dropped: Tensor | None = None
-) -> Tensor:
-    """`normed` with Mish for K layers: x (R, I), the same for all, or (K, R, I) -> (K, R, O).
-
-    One after the other: batched products of this size win nothing on a CPU. weight (K, O, I), the others (K, 1, O).
-    """
-    if torch.is_grad_enabled():
-        out: Tensor = _StackedMish.apply(x, weight, bias, scale, shift, dropped)  # type: ignore[no-untyped-call]
-        return out
-    return _stacked_forward(x, weight, bias, scale, shift, dropped, None)
 
 
 class Activation(Protocol):
@@ -128,7 +115,7 @@ class SimNorm:
         return d.sub_((kept[0].unflatten(-1, (-1, 8)) * each).flatten(-2))
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b. Any strides do."""
     if 1 in weight.shape:  # where oneDNN is slow
         return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
@@ -136,14 +123,14 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y
 
 
-def _product_gradients(
+def product_gradients(
     wanted: Sequence[bool], gradient: Tensor, x: Tensor, weight: Tensor
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Of x, weight and bias, where they are wanted."""
     wants_x, wants_weight, wants_bias = wanted[:3]
     return (
-        _product(gradient, weight.t()) if wants_x else None,
-        _product(gradient.t(), x.t()) if wants_weight else None,
+        product(gradient, weight.t()) if wants_x else None,
+        product(gradient.t(), x.t()) if wants_weight else None,
         gradient.sum(0) if wants_bias else None,
     )
 
@@ -152,11 +139,11 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        return _product_gradients(ctx.needs_input_grad, gradient, *ctx.saved_tensors)
+        return product_gradients(ctx.needs_input_grad, gradient, *ctx.saved_tensors)
 
 
 class _Normed(torch.autograd.Function):
@@ -165,7 +152,7 @@ class _Normed(torch.autograd.Function):
         ctx: Any, act: Activation, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor,
         dropped: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        h = _product(x, weight, bias)
+        h = product(x, weight, bias)
         if dropped is not None:
             h.mul_(dropped)
         y, mean, rstd = torch.native_layer_norm(h, scale.shape, scale, shift, 1e-5)
@@ -184,57 +171,4 @@ class _Normed(torch.autograd.Function):
         )
         if dropped is not None:
             d.mul_(dropped)
-        return None, *_product_gradients(ctx.needs_input_grad[1:], d, x, weight), of_scale, of_shift, None
-
-
-def _stacked_forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    dropped: Tensor | None,
-    kept: list[Tensor] | None,
-) -> Tensor:
-    """(K, R, O). What the backward pass needs goes to `kept`, six tensors a layer."""
-    out = x.new_empty(len(weight), x.shape[-2], weight[0].shape[0])
-    for k in range(len(weight)):
-        h = _product(x if x.ndim == 2 else x[k], weight[k], bias[k][0])
-        if dropped is not None:
-            h.mul_(dropped[k])
-        y, mean, rstd = torch.native_layer_norm(h, h.shape[1:], scale[k][0], shift[k][0], 1e-5)
-        if kept is None:
-            mish_(y, h, out[k])
-        else:
-            kept += (h, mean, rstd, *Mish.forward(y, out[k])[1:])
-    return out
-
-
-class _StackedMish(torch.autograd.Function):
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, dropped: Tensor | None
-    ) -> Tensor:
-        kept: list[Tensor] = []
-        out = _stacked_forward(x, weight, bias, scale, shift, dropped, kept)
-        ctx.save_for_backward(x, weight, scale, shift, dropped, *kept)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        x, weight, scale, shift, dropped, *kept = ctx.saved_tensors
-        found: list[list[Tensor | None]] = []
-        for k in range(len(weight)):
-            h, mean, rstd, *rest = kept[6 * k : 6 * k + 6]
-            d, of_scale, of_shift = torch.ops.aten.native_layer_norm_backward(
-                Mish.backward(gradient[k], *rest), h, h.shape[1:], mean, rstd, scale[k, 0], shift[k, 0],
-                [True, *ctx.needs_input_grad[3:5]],
-            )  # fmt: skip
-            if dropped is not None:
-                d.mul_(dropped[k])
-            own = x if x.ndim == 2 else x[k]
-            found.append([*_product_gradients(ctx.needs_input_grad, d, own, weight[k]), of_scale, of_shift])
-        of_x, of_weight, *others = (None if column[0] is None else torch.stack(column) for column in zip(*found))
-        if of_x is not None and x.ndim == 2:
-            of_x = of_x.sum(0)
-        return of_x, of_weight, *(None if other is None else other.unsqueeze(1) for other in others), None
+        return None, *product_gradients(ctx.needs_input_grad[1:], d, x, weight), of_scale, of_shift, None

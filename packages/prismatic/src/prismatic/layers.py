@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prismatic import cpu
+from prismatic.cpu_stacked import stacked_mish
 
 INIT_STD = 0.02  # of weights, arXiv:2310.16828
 
@@ -98,7 +99,7 @@ class StackedNormedLinear(StackedLinear):
     ) -> Tensor:
         weight, bias, scale, shift = self._picked(heads, detach)
         if cpu.usable(x):
-            return cpu.stacked_mish(x, weight, bias, scale, shift, dropped)
+            return stacked_mish(x, weight, bias, scale, shift, dropped)
         x = torch.baddbmm(bias, x.expand(len(weight), *x.shape[-2:]), weight.mT)
         x = x if dropped is None else x * dropped
         return mish(torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale))

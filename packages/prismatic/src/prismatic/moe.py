@@ -5,7 +5,7 @@ Shapes: R rows, K experts, M features, T tasks.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prismatic.layers import INIT_STD, Linear, NormedLinear, StackedNormedLinear, mish
 from prismatic.losses import load_balance, mutual_information, normalised_entropy, temperature_step
+from prismatic.orthogonal import gram_schmidt_mixture, mean_overlap, mixture
 
 HISTORY = 1_000  # updates that the plots look back on
 DEAD_LOAD, DEAD_AFTER = 0.01, 1_000  # an expert below this share for so many updates is dead
@@ -23,73 +24,6 @@ class Gate(NamedTuple):
 
     p: Tensor  # (..., K) weights of the experts, rows sum to 1
     overlap: Tensor  # () mean cos^2 between the experts' features; 0 unless it is a loss
-
-
-class _Gram(torch.autograd.Function):
-    """f f^T of features (R, K, M). torch's own gradient of this and of `_Mix` takes 20 times as long on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(features)
-        return features @ features.mT
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        return (gradient + gradient.mT) @ ctx.saved_tensors[0]
-
-
-class _Mix(torch.autograd.Function):
-    """`mixture` with a gradient that is fast on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, c: Tensor, features: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(c, features)
-        return (c.unsqueeze(1) @ features).squeeze(1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        c, features = ctx.saved_tensors
-        spread = gradient.unsqueeze(1)
-        return (features * spread).sum(2), c.unsqueeze(2) * spread
-
-
-def gram_schmidt_mixture(features: Tensor, p: Tensor) -> Tensor:
-    """sum_k p_k u_k, where u is the Gram-Schmidt basis of the K features of a row, taken in their order.
-
-    MOORE (Hendawy et al. 2024, arXiv:2311.11385) makes the basis, K passes over the features. With f = L u, L the
-    Cholesky factor of f f^T, the mixture is p^T L^-1 f: two passes, the rest is K x K. The guard: every pivot |v_k|^2
-    gets 1e-6 of the mean |f|^2, so that dependent or zero features shorten u_k instead of dividing by 0.
-
-    Args: features (R, K, M); p (R, K).
-    Returns: (R, M); |y|^2 = sum_k p_k^2.
-    """
-    size = features.shape[1]
-    gram: Tensor = _Gram.apply(features)  # type: ignore[no-untyped-call]  # (R, K, K)
-    guard = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
-    pivots, columns = [], []
-    for k in range(size):  # over experts, on whole batches: column k of L, then what is left of the Gram matrix
-        pivots.append((gram[:, 0, 0].clamp(min=0.0) + guard).rsqrt())
-        columns.append(gram[:, 1:, 0] * pivots[k].unsqueeze(1))
-        gram = gram[:, 1:, 1:] - columns[k].unsqueeze(2) * columns[k].unsqueeze(1)
-    c = p[:, :0]
-    for k in reversed(range(size)):  # c = L^-T p
-        c = torch.cat((((p[:, k] - (columns[k] * c).sum(1)) * pivots[k]).unsqueeze(1), c), 1)
-    return mixture(c, features)
-
-
-def mixture(c: Tensor, features: Tensor) -> Tensor:
-    """sum_k c_k f_k: c (R, K), features (R, K, M) -> (R, M)."""
-    y: Tensor = _Mix.apply(c, features)  # type: ignore[no-untyped-call]
-    return y
-
-
-def mean_overlap(features: Tensor) -> Tensor:
-    """Mean over rows and pairs k < l of cos^2(f_k, f_l): features (R, K, M) -> ()."""
-    gram: Tensor = _Gram.apply(features)  # type: ignore[no-untyped-call]
-    square = gram.diagonal(dim1=1, dim2=2)
-    cos2 = gram.square() / (square.unsqueeze(1) * square.unsqueeze(2) + 1e-12)
-    size = features.shape[1]
-    return cos2.triu(1).sum((1, 2)).mean() / max(size * (size - 1) / 2, 1)
 
 
 def keep_top(p: Tensor, k: int) -> Tensor:
