@@ -36,7 +36,7 @@ def open_loop_figure(report: Mapping[str, Any]) -> Figure:
     rows = len(ROWS) + bool(report["ratio"])
     figure = Figure(figsize=(1.6 + 2.9 * max(len(tasks), 1.6), 0.7 + 2.1 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle("   ".join(_named(label, run, report) for label, run in report["runs"].items()), fontsize=10)
+    figure.suptitle("\n".join(_named(label, run, report) for label, run in report["runs"].items()), fontsize=10)
     grid = figure.subplots(rows, len(tasks), squeeze=False, sharex=True)
     for (key, guess, label, name), line in zip(ROWS, grid):
         line[0].set_ylabel(label)
@@ -108,13 +108,14 @@ def _log_scale(line: Sequence[Axes], shared: bool) -> None:
 
 def _number_ticks(axes: Axes, low: float, high: float) -> None:
     """Plain numbers; more than the powers of ten where these would be too few."""
-    from matplotlib.ticker import FixedLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
     axes.yaxis.set_major_formatter("{x:.3g}")
     if high / low < 30:
         decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
         steps = (1, 1.5, 2, 3, 5, 7) if high / low < 8 else (1, 2, 5)
-        axes.yaxis.set_major_locator(FixedLocator((decades[:, None] * steps).ravel().tolist()))
+        fixed = FixedLocator((decades[:, None] * steps).ravel().tolist())
+        axes.yaxis.set_major_locator(fixed if high / low > 3 else MaxNLocator(4))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(low, high)  # ticks beyond would widen it
 
