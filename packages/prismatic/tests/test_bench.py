@@ -121,6 +121,14 @@ def test_it_leaves_global_state_alone():
         torch.set_num_threads(before)
 
 
+def test_memory_is_kept_as_in_training(monkeypatch: pytest.MonkeyPatch):
+    order: list[str] = []
+    monkeypatch.setattr(bench.cpu, "reuse_memory", lambda: order.append("kept"))
+    monkeypatch.setattr(bench, "measure", lambda *_: order.append("measured"))
+    bench.bench(replace(TINY, json=True))
+    assert order == ["kept", "measured"]
+
+
 @pytest.mark.usefixtures("five_critics")
 @pytest.mark.parametrize("moe", [False, True])
 def test_all_critics_evaluated_give_the_same_plan(moe: bool):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prismatic import cpu
 from prismatic.agent import Agent
 from prismatic.config import BenchConfig, TaskSpec, TrainConfig
 from prismatic.model import WorldModel
@@ -38,6 +39,7 @@ UPDATE_PARTS = {  # methods of Agent: the part of an update that their time belo
 def bench(cfg: BenchConfig) -> int:
     """Measure, print a table (or JSON), write JSON to --output."""
     where = devices.resolve(cfg.device)
+    cpu.reuse_memory()  # as training does
     with threads(cfg.threads):
         found = measure(cfg, where)
     if cfg.output is not None:
