@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prismatic import cpu
 from prismatic.agent import Agent
 from prismatic.config import SavedRun, TaskSpec, TrainConfig
 from rlcore import checkpoint, device
@@ -46,6 +47,7 @@ def open_run(cfg: SavedRun, which: str, where: str = "cpu", mpc: bool | None = N
     mpc: plan, or let the policy act; as in training where None.
     """
     folder = folder_of(cfg)
+    cpu.reuse_memory()
     if which in ALIASES:
         path = checkpoint.Checkpoints(folder / "checkpoints").find(*ALIASES[which])
     elif (path := Path(which)).suffix != ".pt":
