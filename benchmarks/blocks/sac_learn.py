@@ -26,7 +26,7 @@ from rlcore.evaluate import bootstrap_ci, iqm
 from rlcore.files import write_atomic
 
 FOLDER = RESULTS / "sac"
-OURS, PEER = ["-m", "benchmarks.blocks.sac_loop"], ["benchmarks/peers/sb3_sac.py"]
+OURS, PEER = ["-m", "benchmarks.blocks.sac_loop"], ["benchmarks/peers/sb3_sac.py", "curve"]
 PENDULUM = ["--env", "Pendulum-v1", "--steps", "15000"]
 ARMS: dict[str, tuple[list[str], range]] = {
     "sb3_cheetah": ([*PEER, "--eval-episodes", "20"], range(10, 15)),
