@@ -77,11 +77,13 @@ def learnt(task: str, evals: list[dict[str, Any]], returns: list[float] | None) 
     curve = {"curve": [[row["step"], round(row["return_mean"], 4), round(row["cpu_s"], 1)] for row in evals]}
     if returns is None:
         return curve
+    at_bar = next((row for row in evals if row["return_mean"] >= TASKS[task].bar), None)
     return curve | {
         "return_mean": round(statistics.fmean(returns), 4),
         "return_std": round(statistics.pstdev(returns), 4),
         "episodes": len(returns),
-        "steps_to_bar": next((row["step"] for row in evals if row["return_mean"] >= TASKS[task].bar), None),
+        "steps_to_bar": at_bar["step"] if at_bar else None,
+        "cpu_to_bar": round(at_bar["cpu_s"], 1) if at_bar else None,
     }
 
 
@@ -125,15 +127,14 @@ def summarize(method: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     if not done:
         return row
     means = np.array([r["return_mean"] for r in done])
-    reached = [r["steps_to_bar"] or math.inf for r in done]
-    median = statistics.median(reached)
+    to_bar = {key: statistics.median(r[key] or math.inf for r in done) for key in ("steps_to_bar", "cpu_to_bar")}
     low, high = bootstrap_ci(means)
     return row | {
         "mean": float(means.mean()),
         "iqm": iqm(means),
         "ci": [low, high],
         "solved": int((means >= TASKS[done[0]["task"]].bar).sum()),
-        "steps_to_bar": median if math.isfinite(median) else None,
+        **{key: median if math.isfinite(median) else None for key, median in to_bar.items()},
         "curve": band([r["curve"] for r in done]),
         "bar": TASKS[done[0]["task"]].bar,
         **{key: statistics.median(r[key] for r in done) for key in MEDIANS},

@@ -15,9 +15,10 @@ from benchmarks.suite import METHODS
 
 WIDTH, HEIGHT = 960, 330
 LEFT, RIGHT, TOP, BOTTOM = 52, 190, 14, 40  # margins of the plot inside the picture
-COLOURS = (  # light and dark, in the order of METHODS
+COLOURS = (  # light and dark, in the order of METHODS; those of one task are far apart
     ("#2563eb", "#6ea8fe"), ("#0891b2", "#4dd0e1"), ("#7c3aed", "#b794f6"), ("#64748b", "#9aa7b8"),
     ("#a16207", "#facc15"), ("#15803d", "#5fd38a"), ("#be185d", "#f472b6"), ("#c2410c", "#fb923c"),
+    ("#1d4ed8", "#93c5fd"), ("#047857", "#34d399"), ("#b45309", "#fbbf24"), ("#b91c1c", "#fca5a5"),
 )  # fmt: skip
 VERDICTS = {"holds": "good", "reached": "good", "does not hold": "bad", "not reached": "bad"}
 STYLE = """
@@ -68,7 +69,8 @@ def to_html(report: reports.Report) -> str:
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(reports.headline(report))}</p>"]
     body += [table(headers, rows, [keys[row[0]] for row in rows])]
     for task in report["tasks"]:
-        body += [f"<h2>{escape(task['title'])}</h2>", f'<p class="soft">{escape(task["about"])}</p>', curves(task)]
+        body += [f"<h2>{escape(task['title'])}</h2>", f'<p class="soft">{escape(task["about"])}</p>']
+        body += [curves(task, axis) for axis in AXES]
         rows, methods = [reports.cells(row) for row in task["rows"]], [row["method"] for row in task["rows"]]
         body += [table(without_curve(reports.HEADERS), map(without_curve, rows), methods)]
     if report["claims"]:
@@ -114,15 +116,22 @@ def table(headers: Iterable[str], rows: Iterable[Iterable[str]], methods: Iterab
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
-def curves(task: dict[str, Any]) -> str:
-    """Mean return over seeds against env steps, with its 95 % band, the bar dashed, each curve named at its end."""
-    rows = [row for row in task["rows"] if row.get("curve")]
+AXES = {"env steps": 0, "CPU seconds": 4}  # what is on a plot's x axis, and where a point has it
+
+
+def curves(task: dict[str, Any], axis: str) -> str:
+    """Mean return over seeds against `axis`, with its 95 % band, the bar dashed, each curve named at its end.
+
+    A method that was given the CPU time of others is not drawn against env steps: it would squeeze all the rest.
+    """
+    i = AXES[axis]
+    rows = [row for row in task["rows"] if row.get("curve") and not (i == 0 and METHODS[row["method"]].cpu_of)]
     points = [point for row in rows for point in row["curve"]]
     if not points:
         return '<p class="soft">No curve yet.</p>'
     low, high = min(0.0, *(p[2] for p in points)), max(task["bar"], *(p[3] for p in points))
     low, high = low - 0.04 * (high - low) * (low < 0), high + 0.06 * (high - low)
-    last = max(p[0] for p in points)
+    last = max(p[i] for p in points)
 
     def x(step: float) -> float:
         return float(LEFT + (WIDTH - LEFT - RIGHT) * step / last)
@@ -140,26 +149,29 @@ def curves(task: dict[str, Any]) -> str:
     for tick in ticks(low, high):
         parts += [across("grid", tick), text(f"{tick:g}", LEFT - 8, y(tick) + 4, "end")]
     for tick in ticks(0, last):
-        parts.append(text(f"{tick / 1000:g}k" if tick else "0", x(tick), HEIGHT - BOTTOM + 20, "middle"))
-    parts.append(text("env steps", WIDTH - RIGHT, HEIGHT - 4, "end"))
+        label = f"{tick / 1000:g}k" if tick and i == 0 else f"{tick:g}"
+        parts.append(text(label, x(tick), HEIGHT - BOTTOM + 20, "middle"))
+    parts.append(text(axis, WIDTH - RIGHT, HEIGHT - 4, "end"))
     parts += [across("bar", task["bar"]), text(f"solved: {task['bar']:g}", LEFT + 6, y(task["bar"]) - 5, "start")]
     heights = spread([y(row["curve"][-1][1]) for row in rows], gap=17)
-    parts += [one_curve(row, x, y, height) for row, height in zip(rows, heights)]
-    label = escape(f"Learning curves on {task['title']}")
+    parts += [one_curve(row, i, x, y, height) for row, height in zip(rows, heights)]
+    label = escape(f"Learning curves on {task['title']} over {axis}")
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def one_curve(row: dict[str, Any], x: Any, y: Any, height: float) -> str:
-    """Band, line, a dot with a tooltip at each evaluation, and the name at `height`."""
+def one_curve(row: dict[str, Any], i: int, x: Any, y: Any, height: float) -> str:
+    """Band, line, a dot with a tooltip at each evaluation, and the name at `height`; x is a point's number `i`."""
     curve, short = row["curve"], reports.short
-    mean = " ".join(f"{x(p[0]):.1f},{y(p[1]):.1f}" for p in curve)
-    upper = [f"{x(p[0]):.1f},{y(p[3]):.1f}" for p in curve]
-    lower = [f"{x(p[0]):.1f},{y(p[2]):.1f}" for p in reversed(curve)]
+    mean = " ".join(f"{x(p[i]):.1f},{y(p[1]):.1f}" for p in curve)
+    upper = [f"{x(p[i]):.1f},{y(p[3]):.1f}" for p in curve]
+    lower = [f"{x(p[i]):.1f},{y(p[2]):.1f}" for p in reversed(curve)]
     dots = ""
-    for step, value, low, high, _ in curve:
-        tip = escape(f"{row['title']} at {step:,}: {short(value)} [{short(low)}, {short(high)}]")
-        dots += f'<circle class="dot" cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.6"><title>{tip}</title></circle>'
-    name = f'<text class="name" x="{x(curve[-1][0]) + 10:.1f}" y="{height + 4:.1f}">{escape(row["title"])}</text>'
+    for p in curve:
+        value, low, high = p[1:4]
+        where = f"{p[0]:,} steps, {p[4]:,.0f} CPU s"
+        tip = escape(f"{row['title']} at {where}: {short(value)} [{short(low)}, {short(high)}]")
+        dots += f'<circle class="dot" cx="{x(p[i]):.1f}" cy="{y(value):.1f}" r="2.6"><title>{tip}</title></circle>'
+    name = f'<text class="name" x="{x(curve[-1][i]) + 10:.1f}" y="{height + 4:.1f}">{escape(row["title"])}</text>'
     band = f'<polygon class="band" points="{" ".join(upper + lower)}"/><polyline class="mean" points="{mean}"/>'
     return f'<g style="{colour(row["method"])}">{band}{dots}{name}</g>'
 

@@ -10,7 +10,7 @@ from benchmarks.collect import MEDIANS, Report
 from benchmarks.suite import METHODS
 
 HEADERS = (
-    *("method", "return [95 % CI]", "solved", "steps to bar", "curve"),
+    *("method", "return [95 % CI]", "solved", "steps to bar", "CPU s to bar", "curve"),
     *("env steps/s", "updates/s", "wall s", "CPU s", "peak MiB"),
 )
 CLAIM_HEADERS = ("claim", "score of each seed", "verdict")
@@ -24,7 +24,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["title"],
         f"{short(row['iqm'])} [{short(row['ci'][0])}, {short(row['ci'][1])}]",
         f"{row['solved']}/{row['runs']}",
-        f"{row['steps_to_bar']:,.0f}" if row["steps_to_bar"] else "–",
+        *(f"{row[key]:,.0f}" if row[key] else "–" for key in ("steps_to_bar", "cpu_to_bar")),
         sparkline([point[1] for point in row["curve"]], 0.0, row["bar"]),
         *(f"{row[key]:,.0f}" for key in MEDIANS),
     )
@@ -108,7 +108,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
             "Return",
             "interquartile mean and 95 % bootstrap interval over seeds; solved: the seed's mean is at the bar",
         ),
-        ("Steps to bar", "env steps at the first evaluation in training that was at the bar; median over seeds"),
+        ("Steps, CPU s to bar", "at the first evaluation in training that was at the bar; median over seeds"),
         ("Costs", "of the training process with start-up, evaluations, saves; one thread; medians over seeds"),
     ]
 
@@ -129,8 +129,8 @@ def print_terminal(report: Report) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    console = console if console.is_terminal else Console(width=140, highlight=False)
-    left_out = {"steps to bar", "curve", "updates/s", "peak MiB"} if console.width < 125 else set()
+    console = console if console.is_terminal else Console(width=160, highlight=False)
+    left_out = {"steps to bar", "CPU s to bar", "curve", "updates/s", "peak MiB"} if console.width < 145 else set()
     for task in report["tasks"]:
         title = f"{task['title']}, solved at {task['bar']:g}"
         table = Table(

@@ -83,6 +83,12 @@ SB3_DQN = Program(
     about="stable-baselines3 DQN has the settings its own zoo found for CartPole-v1, elsewhere its defaults",
     score="--num-eval-episodes {episodes} --seed-base {base} --env {env}",
 )
+SB3_SAC = Program(
+    "benchmarks/peers/sb3_sac.py",
+    about="stable-baselines3 SAC has its defaults; it gets the env steps of ours, and once more the CPU seconds that "
+    "the slower of ours took on the same seed, evaluations included",
+    score="--num-eval-episodes {episodes} --seed-base {base} --env {env}",
+)
 
 METHODS = {
     "mpn": Method("mpn", MPN, "--core mpn"),
@@ -95,6 +101,10 @@ METHODS = {
     "sb3-dqn": Method("stable-baselines3 DQN", SB3_DQN),
     "prismatic": Method("prismatic", PRISMATIC, "--preset cpu --eval-episodes 5"),
     "prismatic-dense": Method("prismatic (dense)", PRISMATIC, "--preset cpu --eval-episodes 5 --no-use-moe"),
+    "sb3-sac": Method("stable-baselines3 SAC", SB3_SAC, "--eval-episodes 5"),
+    "sb3-sac-cpu": Method(
+        "stable-baselines3 SAC (CPU)", SB3_SAC, "--eval-episodes 5", cpu_of=("prismatic", "prismatic-dense")
+    ),
 }
 
 # --- tiers ------------------------------------------------------------------------------------------------------------
@@ -106,12 +116,14 @@ MPN_CLAIMS = (
     Claim("tmaze", "mpn-raw", at_most=0.3),
     Claim("match", "mpn", at_least=0.95, of=4),
 )
+MPN_CORES = tuple(key for key, how in METHODS.items() if how.program is MPN)
 MPN_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings; 0 to 4 were met while CartPole's still changed
 
 BOTH = ("prismatic", "prismatic-dense")
 PRISMATIC_SEEDS = (20, 21, 22)
 BALANCE_STEPS, PENDULUM_STEPS, REACHER_STEPS = 15_000, 20_000, 20_000  # agent steps
 MT4_STEPS = 40_000  # agent steps of all four tasks together
+QUICK_STEPS = 8_000  # agent steps of the quick tier
 PRISMATIC_CLAIMS = tuple(
     Claim(task, method, at_least=TASKS[task].bar)
     for task in ("cartpole-balance", "pendulum-swingup", "reacher-easy", *(key for key in TASKS if key[:4] == "mt4/"))
@@ -120,8 +132,10 @@ PRISMATIC_CLAIMS = tuple(
 
 TIERS = {
     "quick": Tier(
-        "all finished methods beside their peer, in under 10 minutes on 2 cores",
+        "all finished methods beside their peers",
         (
+            # The longest jobs first, so that no core waits for them at the end; one seed, so that it stays quick.
+            Group("pendulum-swingup", (*BOTH, "sb3-sac", "sb3-sac-cpu"), QUICK_STEPS, eval_every=2_000, seeds=(0,)),
             Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=80_000, eval_every=2_500),
             Group("tmaze", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=25_000, eval_every=2_500),
         ),
@@ -152,7 +166,7 @@ TIERS = {
         "every core of mpn and the peer on every task of mpn, on five seeds",
         (
             Group("cartpole", ("mpn", "mpn-frozen", "rnn", "gru", "lstm", "sb3-dqn"), 100_000, eval_every=2_500),
-            Group("tmaze", tuple(METHODS)[:8], 50_000, eval_every=2_500),
+            Group("tmaze", (*MPN_CORES, "sb3-dqn"), 50_000, eval_every=2_500),
             Group("match", ("mpn", "mpn-frozen", "rnn", "gru", "lstm", "sb3-dqn"), 80_000, eval_every=2_500),
         ),
         seeds=MPN_SEEDS,
@@ -173,7 +187,10 @@ def make_job(group: Group, method: str, seed: int, runs: str) -> Job:
     options = f"{task.peer_options if program.is_peer else task.options} {how.options}"
     train = (*start, "train", *where, *f"{program.train.format(**values)} {options}".split())
     score = (*start, "eval", *where, *program.score.format(**values).split())
-    return Job(group.task, method, seed, group.steps, train, score, not program.is_peer)
+    others = tuple(job_name(group.task, other, seed) for other in how.cpu_of)
+    if others:
+        train = (*train, "--cpu-of", *(f"{runs}/{other}" for other in others))
+    return Job(group.task, method, seed, group.steps, train, score, not program.is_peer, others)
 
 
 def make_jobs(tier: str, runs: str, only: str = "", seeds: tuple[int, ...] | None = None) -> list[Job]:

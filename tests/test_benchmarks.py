@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import json
 import math
 import os
@@ -12,11 +12,14 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from benchmarks import __main__ as main
 from benchmarks import collect, kinds, page, report, run, suite
@@ -27,6 +30,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcore import cli
+from rlcore.evaluate import EvalResult
 
 ROOT = Path(__file__).parents[1]
 FAKE = """
@@ -138,6 +142,8 @@ def test_the_suites_commands_are_ones_that_the_programs_understand(tier: str):
 def test_only_narrows_by_task_and_by_method(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kinds.Program, "installed", lambda self: not self.is_peer)
     cells = lambda only: {(job.task, job.method) for job in suite.make_jobs("quick", "runs", only, (0,))}  # noqa: E731
+    quick = [("pendulum-swingup", "prismatic"), ("pendulum-swingup", "prismatic-dense")]
+    assert sorted(cells("prismatic")) == quick
     assert cells("gru") == {("cartpole", "gru"), ("tmaze", "gru")}
     assert cells("tmaze") == {("tmaze", "mpn"), ("tmaze", "mpn-frozen"), ("tmaze", "gru")}
     assert cells("tmaze,gru") == {("tmaze", "gru")}
@@ -270,6 +276,51 @@ def test_peak_memory_is_the_childs_and_a_silent_child_has_failed(results: Path):
     assert collect.collect([job], results, "quick", "")["jobs"][0]["error"].startswith("it exited 0 but did not write")
 
 
+@pytest.fixture
+def sb3_run(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """benchmarks/peers/sb3_run.py without stable-baselines3, which is not in the product's environment."""
+    bases = {"base_class": {"BaseAlgorithm": object}, "callbacks": {"BaseCallback": object}}
+    for name in ("stable_baselines3", "stable_baselines3.common", *(f"stable_baselines3.common.{n}" for n in bases)):
+        module = ModuleType(name)
+        vars(module).update(bases.get(name.split(".")[-1], {}))
+        monkeypatch.setitem(sys.modules, name, module)
+    spec = importlib.util.spec_from_file_location("sb3_run", ROOT / "benchmarks/peers/sb3_run.py")
+    made = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(made)  # type: ignore[union-attr]
+    return made
+
+
+def test_a_peer_reads_what_a_finished_run_cost(sb3_run: ModuleType, make_job, results: Path):
+    job = make_job()
+    folder = results / "runs" / job.name
+    with pytest.raises(SystemExit, match="no finished run is there"):
+        sb3_run.cpu_seconds_of(folder)
+    assert go([job], results) == 0
+    assert sb3_run.cpu_seconds_of(folder) == 0.2  # 40 steps at the stand-in's clock of 200 a second
+    (folder / "status.json").write_text('{"state": "preempted"}')
+    with pytest.raises(SystemExit, match="no finished run is there"):
+        sb3_run.cpu_seconds_of(folder)
+
+
+def test_a_peer_stops_when_its_cpu_time_is_spent(sb3_run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = {"now": 100.0}
+    monkeypatch.setattr(sb3_run.time, "process_time", lambda: clock["now"])
+    monkeypatch.setattr(sb3_run, "score", lambda *_: EvalResult(np.array([clock["now"]]), np.array([1])))
+    args = Namespace(env="x", eval_every=40, eval_episodes=1, log_every=20, total_steps=7)
+    recorder = sb3_run.Recorder(tmp_path, args, cpu_limit=5.0)
+    recorder.model, recorder.locals = SimpleNamespace(_n_updates=3, save=lambda path: None), {"infos": [{}]}
+    for step in range(1, 100):
+        recorder.num_timesteps, clock["now"] = step, 100.0 + 0.1 * step
+        if step == 20:
+            assert recorder._on_step()
+            assert json.loads((tmp_path / "status.json").read_text())["total_steps"] == 50  # at this rate
+        elif not recorder._on_step():
+            break
+    assert step == 50
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "eval"] == [40, 50]  # the last one where it stopped
+
+
 # --- the report -------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def made(make_job, results: Path) -> report.Report:
@@ -291,7 +342,7 @@ def test_the_table_by_hand(made: report.Report):
     assert mpn["env_steps_per_s"] == pytest.approx(100)  # 40 steps in 0.4 s by the run's own clock
     assert mpn["updates_per_s"] == pytest.approx(50)
     assert mpn["curve"][0][:2] == [10, 120]
-    assert report.cells(mpn)[:5] == ("mpn", "480 [460, 500]", "2/3", "40", "▃▅▇█")
+    assert report.cells(mpn)[:6] == ("mpn", "480 [460, 500]", "2/3", "40", "0", "▃▅▇█")
     assert report.summary(made)[1] == [("mpn", "480, 2 of 3"), ("gru", "260, 1 of 3")]
 
 
@@ -354,7 +405,7 @@ def test_the_page_is_one_sound_file(made: report.Report):
     assert not any({"src", "href"} & set(attributes) for _, attributes in tags.seen)
     assert "http" not in text
     assert "url(" not in text
-    assert sum(tag == "polyline" for tag, _ in tags.seen) == 2
+    assert sum(tag == "polyline" for tag, _ in tags.seen) == 4  # over env steps and over CPU seconds
     assert "prefers-color-scheme: dark" in text
 
 
