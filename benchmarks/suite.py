@@ -124,10 +124,11 @@ PRISMATIC_SEEDS = (20, 21, 22)
 BALANCE_STEPS, PENDULUM_STEPS, REACHER_STEPS = 15_000, 20_000, 20_000  # agent steps
 MT4_STEPS = 40_000  # agent steps of all four tasks together
 QUICK_STEPS = 8_000  # agent steps of the quick tier
-PRISMATIC_CLAIMS = tuple(
-    Claim(task, method, at_least=TASKS[task].bar)
-    for task in ("cartpole-balance", "pendulum-swingup", "reacher-easy", *(key for key in TASKS if key[:4] == "mt4/"))
-    for method in BOTH[:1]
+PRISMATIC_CLAIMS = (
+    Claim("cartpole-balance", "prismatic", at_least=TASKS["cartpole-balance"].bar),
+    Claim("pendulum-swingup", "prismatic-dense", at_least=TASKS["pendulum-swingup"].bar),
+    Claim("reacher-easy", "prismatic-dense", at_least=TASKS["reacher-easy"].bar),
+    *(Claim(key, "prismatic", at_least=task.bar) for key, task in TASKS.items() if key.startswith("mt4/")),
 )
 
 TIERS = {
@@ -154,9 +155,9 @@ TIERS = {
     "prismatic": Tier(
         "every learning claim of prismatic, on three seeds; takes hours",
         (
-            Group("cartpole-balance", BOTH[:1], BALANCE_STEPS, eval_every=5_000),
-            Group("pendulum-swingup", BOTH[:1], PENDULUM_STEPS, eval_every=5_000),
-            Group("reacher-easy", BOTH[:1], REACHER_STEPS, eval_every=5_000),
+            Group("cartpole-balance", ("prismatic",), BALANCE_STEPS, eval_every=5_000),
+            Group("pendulum-swingup", ("prismatic-dense",), PENDULUM_STEPS, eval_every=5_000),
+            Group("reacher-easy", ("prismatic-dense",), REACHER_STEPS, eval_every=5_000),
             Group("mt4", BOTH, MT4_STEPS, eval_every=20_000),
         ),
         seeds=PRISMATIC_SEEDS,
