@@ -136,7 +136,7 @@ TIERS = {
         "all finished methods beside their peers",
         (
             # The longest jobs first, so that no core waits for them at the end; one seed, so that it stays quick.
-            Group("pendulum-swingup", (*BOTH, "sb3-sac", "sb3-sac-cpu"), QUICK_STEPS, eval_every=2_000, seeds=(0,)),
+            Group("cartpole-balance", (*BOTH, "sb3-sac", "sb3-sac-cpu"), QUICK_STEPS, eval_every=2_000, seeds=(0,)),
             Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=80_000, eval_every=2_500),
             Group("tmaze", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=25_000, eval_every=2_500),
         ),
