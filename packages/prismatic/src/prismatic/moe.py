@@ -89,7 +89,7 @@ class MoE(nn.Module):
         features = self.outer(self.inner(rows)).float().transpose(0, 1)  # (R, K, M)
         with torch.autocast(x.device.type, enabled=False):
             if self.orthogonal == "features":
-                y = gram_schmidt_mixture(features, p) * features.shape[-1] ** 0.5
+                y = gram_schmidt_mixture(features, p * features.shape[-1] ** 0.5)
             else:
                 y = mixture(p, features)
             if gates is not None:
