@@ -124,3 +124,16 @@ def test_replay_shares_batches_between_tasks():
     torch.testing.assert_close(batch["obs"][1:], batch["next_obs"][:-1])  # no window crosses an episode's end
     assert not batch["truncated"][:-1].any()
     assert batch["truncated"][-1].any()  # but its last step may be one
+
+
+def test_random_actions_are_held_and_a_resumed_env_holds_on():
+    vec = envs.make([envs.describe("toy-reach")], 2, seed=1)
+    vec.reset()
+    held = [vec.sample(3).copy() for _ in range(4)]
+    assert np.array_equal(held[0], held[2])
+    assert not np.array_equal(held[2], held[3])
+    again = envs.make([envs.describe("toy-reach")], 2, seed=1)
+    again.reset()
+    again.load_state_dict(vec.state_dict())
+    for _ in range(5):
+        assert np.array_equal(vec.sample(3), again.sample(3))

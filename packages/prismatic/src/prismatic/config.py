@@ -112,6 +112,7 @@ class TrainConfig(RunConfig):
     steps: int = 3_000_000  # Agent steps over all envs.
     num_envs: int = 1  # Envs of each task, planned for together.
     seed_steps: int | None = None  # Random steps at the start; None: max(1000, 5 episodes).
+    seed_hold: int = 1  # Steps that a random action is held for; more reaches further.
     utd: float = 1.0  # Updates an agent step.
     buffer_size: int = 1_000_000  # Transitions kept.
     # --- learning
@@ -144,7 +145,7 @@ class TrainConfig(RunConfig):
         if not all(names) or len(set(names)) < len(names):
             raise UsageError(f"task: expected one name, or different ones with commas between, got {self.task!r}")
         for key in ("n_experts", "moe_gate_dim", "horizon", "iterations", "num_samples", "num_elites", "steps",
-                    "num_envs", "buffer_size", "batch_size", "eval_episodes"):  # fmt: skip
+                    "num_envs", "seed_hold", "buffer_size", "batch_size", "eval_episodes"):  # fmt: skip
             if not 1 <= getattr(self, key) < 2**40:
                 raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
         for key in ("utd", "lr", "enc_lr_scale", "grad_clip_norm", "temperature", "min_std", "moe_tau_min"):

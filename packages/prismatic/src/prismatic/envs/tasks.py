@@ -35,6 +35,7 @@ class TaskEnvs:
         self._pair = [np.zeros((self.num_envs, width[0]), np.float32) for _ in range(2)]
         self.current_obs, self.final_obs = self._pair[0], np.zeros_like(self._pair[0])
         self.reward = np.zeros(self.num_envs, np.float32)
+        self._random, self._drawn = np.zeros((self.num_envs, width[1]), np.float32), 0
         self.terminated, self.truncated, self.success = np.zeros((3, self.num_envs), bool)
 
     def reset(self) -> Array:
@@ -62,19 +63,22 @@ class TaskEnvs:
             self.current_obs[rows, : task.obs_dim] = obs
         return self.current_obs
 
-    def sample(self) -> Array:
-        """Random actions (E, A), zero where a task has no use for them."""
-        action = np.zeros((self.num_envs, *self.single_action_space.shape), np.float32)
-        for part, rows, task in zip(self.parts, self.rows, self.tasks):
-            action[rows, : task.action_dim] = part.sample()
-        return action
+    def sample(self, hold: int = 1) -> Array:
+        """Random actions (E, A), zero where a task has no use for them; new ones at every `hold`-th call."""
+        if self._drawn % hold == 0:
+            self._random = np.zeros_like(self._random)
+            for part, rows, task in zip(self.parts, self.rows, self.tasks):
+                self._random[rows, : task.action_dim] = part.sample()
+        self._drawn += 1
+        return self._random
 
     def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
+        return {"parts": [part.state_dict() for part in self.parts], "random": self._random, "drawn": self._drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
+        self._random, self._drawn = np.asarray(state["random"]).copy(), int(state["drawn"])
         self._observe([part.current_obs for part in self.parts])
 
     def close(self) -> None:

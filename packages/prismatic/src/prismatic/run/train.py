@@ -70,7 +70,7 @@ def train(cfg: TrainConfig) -> Path:
                 break
             with run.phase("act"):
                 random = step < refill
-                action = envs.sample() if random else agent.act(obs, watch.is_init, envs.task_id, plan)
+                action = envs.sample(cfg.seed_hold) if random else agent.act(obs, watch.is_init, envs.task_id, plan)
             with run.phase("env"):
                 moved = envs.step(action)
             with run.phase("store"):
