@@ -54,9 +54,9 @@ SIZES: dict[str | int, Size] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
-        "model_size": "tiny", "batch_size": 128, "num_samples": 128, "num_elites": 16, "num_pi_trajs": 8,
-        "iterations": 4, "num_envs": 4, "buffer_size": 200_000, "eval_every": 5_000, "save_every": 5_000,
-        "log_every": 500,
+        "model_size": "tiny", "moe_expert_dim": 32, "lr": 1e-3, "batch_size": 128, "num_samples": 128,
+        "num_elites": 16, "num_pi_trajs": 8, "iterations": 4, "num_envs": 4, "seed_hold": 5, "buffer_size": 200_000,
+        "eval_every": 5_000, "save_every": 5_000, "log_every": 500,
     },
     "debug": {
         "task": "toy-reach", "model_size": "tiny", "steps": 100, "seed_steps": 40, "utd": 0.5, "batch_size": 4,
