@@ -25,7 +25,7 @@ FAULTS = Path(__file__).parent / "faults"
 KILLS, SIGNALS = int(os.environ.get("QUINTET_KILLS", "20")), int(os.environ.get("QUINTET_SIGNALS", "10"))
 EVERY_CALL = int(os.environ.get("QUINTET_DISK_STRIDE", "1"))
 STEPS = int(os.environ.get("QUINTET_LONG_STEPS", "100000"))
-UPDATES = int(os.environ.get("QUINTET_LONG_UPDATES", "2000"))
+UPDATES = int(os.environ.get("QUINTET_LONG_UPDATES", "1000"))
 
 
 def python(*arguments: str | Path, **env: str) -> Any:
