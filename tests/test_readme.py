@@ -47,7 +47,8 @@ SHORTER = {
     "python -m pytest": "python -m pytest --collect-only -q",
     "python docs/options.py": "python -m py_compile docs/options.py",  # would rewrite the pages
     "faults/interrupt.py": "faults/interrupt.py --help",
-    "python tests/faults/longrun.py 1000000": "python -m py_compile tests/faults/longrun.py",
+    "faults/longrun.py mpn 1000000": "faults/longrun.py mpn 1000",
+    "faults/longrun.py prismatic 100000": "faults/longrun.py prismatic 80",
 }
 HARMLESS = {"source .venv/bin/activate"}  # the product's own Python is what runs this test
 # The forms that tests/test_install.py and the lock files stand for: only files and folders of this checkout.
