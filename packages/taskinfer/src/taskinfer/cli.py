@@ -1,0 +1,22 @@
+"""The `taskinfer` command: a verb, its options, the function behind it."""
+
+from __future__ import annotations
+
+import sys
+
+from rlcore import cli
+from taskinfer import __version__
+
+VERBS = {
+    "doctor": ("Check the installation.", "taskinfer.config:DoctorConfig", "taskinfer.run.doctor:doctor"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return cli.dispatch("taskinfer", VERBS, arguments, version=__version__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The worlds that tasks are set in: the toy, and bodies."""
