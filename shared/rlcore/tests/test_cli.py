@@ -45,6 +45,10 @@ class Train(RunConfig):
             raise errors.UsageError(f"eta: must be at most 1, got {self.eta}")
 
 @dataclass(frozen=True, kw_only=True)
+class Practise(Train):
+    PRESETS: ClassVar[dict[str, dict[str, int]]] = {"brief": {"seed": 4}}
+
+@dataclass(frozen=True, kw_only=True)
 class Show:
     run: tyro.conf.Positional[Path]  # Which run.
     size: int = 3
@@ -86,6 +90,7 @@ def fail(cfg):
 
 VERBS = {
     "train": ("Learn.", "toycli:Train", "toycli:train"),
+    "practise": ("Learn again.", "toycli:Practise", "toycli:train"),
     "show": ("Look.", "toycli:Show", "toycli:show"),
     "break": ("Fail.", "toycli:Break", "toycli:fail"),
     "plot training": ("Draw curves.", "toycli:Show", "toycli:show"),
@@ -199,6 +204,13 @@ def test_what_is_no_run_may_have_presets_of_its_own(toy, capsys):
     assert capsys.readouterr().err == "warning: mind the gap\n"
     assert toy.main(["break", "--preset", "fast"]) == 2
     assert "unknown preset 'fast' (known: cry)" in capsys.readouterr().err
+
+
+def test_a_run_may_have_presets_of_its_own(toy, capsys):
+    assert toy.main(["practise", "--preset", "brief", "--task", "maze"]) == 0
+    assert (toy.SEEN[-1].seed, toy.SEEN[-1].eta) == (4, None)  # nor does the preset that suits others get in
+    assert toy.main(["practise", "--preset", "fast"]) == 2
+    assert "unknown preset 'fast' (known: brief)" in capsys.readouterr().err
 
 
 def test_the_preset_that_suits_is_found_and_can_be_declined(train, tmp_path):

@@ -33,9 +33,9 @@ def dispatch(
 ) -> int:
     """Run the verb that `argv` names; returns the exit code: the verb's own if it returned an int, else 0.
 
-    A verb may have two words ("plot training"). Presets are for verbs whose configuration is a RunConfig; other
-    configurations may have PRESETS of their own. Without `--preset`, `auto_preset(config)` may name the one that suits
-    what was asked for.
+    A verb may have two words ("plot training"). Presets are for verbs whose configuration is a RunConfig. Where a
+    configuration has PRESETS of its own, these take their place. Without `--preset`, `auto_preset(config)` may name the
+    one that suits what was asked for.
     """
     try:
         with warnings.catch_warnings():
@@ -46,8 +46,9 @@ def dispatch(
                 return _list_verbs(prog, verbs, argv, version)
             prog, (summary, config, function) = f"{prog} {name}", verbs[name]
             cls, options = resolve_name(config), argv[len(name.split()) :]
-            if not issubclass(cls, RunConfig):
-                presets, auto_preset = getattr(cls, "PRESETS", None), None
+            own = getattr(cls, "PRESETS", None)
+            if own is not None or not issubclass(cls, RunConfig):
+                presets, auto_preset = own, None
             cfg = parse(cls, options, prog, summary, presets, auto_preset)
             result = resolve_name(function)(cfg)  # imported only now, so that --help and errors need not wait for it
             sys.stdout.flush()
