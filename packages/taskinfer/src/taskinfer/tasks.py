@@ -218,7 +218,7 @@ def error(tasks: Tasks, state: State) -> Array:
     |achieved - spec|; in the plane the distance to the target; for a direction what is missing to 1 m/s that way.
     """
     value = achieved(tasks, state)
-    miss = np.abs(value - tasks.spec)
+    miss: Array = np.abs(value - tasks.spec)
     if "direction" in tasks.special:
         np.copyto(miss, np.maximum(1.0 - tasks.spec * value, 0.0), where=tasks.special["direction"])
     if "plane" in tasks.special:
