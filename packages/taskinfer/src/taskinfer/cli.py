@@ -8,6 +8,11 @@ from rlcore import cli
 from taskinfer import __version__
 
 VERBS = {
+    "body check": (
+        "Say whether an environment can be a body.",
+        "taskinfer.config:BodyCheckConfig",
+        "taskinfer.run.body:check_body",
+    ),
     "doctor": ("Check the installation.", "taskinfer.config:DoctorConfig", "taskinfer.run.doctor:doctor"),
 }
 
