@@ -8,6 +8,12 @@ from rlcore import cli
 from taskinfer import __version__
 
 VERBS = {
+    "low train": ("Teach a body to follow sub-goals.", "taskinfer.config:LowConfig", "taskinfer.run.low:train"),
+    "low eval": (
+        "Score how well it follows them.",
+        "taskinfer.config:LowEvalConfig",
+        "taskinfer.run.low_eval:evaluate_low",
+    ),
     "body check": (
         "Say whether an environment can be a body.",
         "taskinfer.config:BodyCheckConfig",

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
 import tyro.conf
+
+from rlblocks.config import SACConfig
+from rlcore.config import RunConfig, nearest
+from rlcore.errors import UsageError
+from taskinfer.tasks import GROUPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +19,91 @@ class DoctorConfig:
     """Check the installation."""
 
     json: bool = False  # Print the findings as JSON.
+    debug: bool = False  # Show full tracebacks.
+
+
+_Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowConfig(RunConfig):
+    """Teach a body to follow sub-goals. The same command again continues the run."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "cpu": {},
+        "debug": {
+            "steps": 960, "num_envs": 4, "horizon": 100, "learning_starts": 160, "utd": 0.1, "batch_size": 16,
+            "buffer_size": 2_000, "eval_every": 480, "save_every": 480, "log_every": 160, "sac": {"hidden": [8, 8]},
+        },
+    }  # fmt: skip
+
+    dir: Path = Path("output/low_level_policy")  # Folder of the runs.
+    body: str = "cheetah"  # cheetah, a Gymnasium id, or module:factory; see `taskinfer body check`.
+    groups: tuple[str, ...] = ("goal", "velocity")  # What it learns to be asked for: goal velocity stand jump.
+    # --- length of the run
+    steps: int = 300_000  # Env steps over all bodies.
+    num_envs: int = 8  # Bodies stepped together.
+    horizon: int = 1_000  # Steps of an episode.
+    # --- sub-goals; sizes, the sign is drawn
+    goal_range: _Range = (0.5, 1.5)  # m from where the body is.
+    velocity_range: _Range = (0.5, 2.5)  # m/s.
+    stand_range: _Range = (0.52, 1.57)  # rad of pitch.
+    jump_range: _Range = (1.5, 3.0)  # m/s up or down.
+    hold: tuple[int, int] = (30, 100)  # A sub-goal stays for so many steps, uniformly drawn.
+    # --- learning
+    gamma: float = 0.98  # Discount a step, in (0, 1).
+    alive: float = 1.0  # Added to each step's reward in training, so that 0 is a body that does not move.
+    relabel: float = 0.5  # Share of each batch whose sub-goals are drawn afresh.
+    utd: float = 0.5  # Updates an env step.
+    batch_size: int = 256  # Transitions an update.
+    buffer_size: int = 300_000  # Transitions kept.
+    learning_starts: int = 1_000  # Env steps, at random, before the first update.
+    sac: SACConfig = field(
+        default_factory=lambda: SACConfig(
+            actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3, alpha=0.1, tau=0.01, target_entropy=-3.0
+        )
+    )  # Networks and their learning; each group has a temperature of its own.
+    # --- evaluation, saving
+    eval_repeats: int = 1  # Bodies for each of the fixed sub-goals of an evaluation.
+    save_replay: bool = True  # Keep the replay memory on disk, so that a resumed run repeats bit for bit.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("steps", "num_envs", "horizon", "batch_size", "buffer_size", "eval_repeats"):
+            if not 1 <= getattr(self, key) < 2**40:
+                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        if not self.groups or len(set(self.groups)) < len(self.groups):
+            raise UsageError(f"groups: expected some of {', '.join(GROUPS)}, each once, got {self.groups}")
+        for name in self.groups:
+            if name not in GROUPS:
+                raise UsageError(f"groups: unknown group {name!r}{nearest(name, GROUPS)} (known: {', '.join(GROUPS)})")
+        for key in ("goal_range", "velocity_range", "stand_range", "jump_range", "hold"):
+            low, high = getattr(self, key)
+            if not 0 < low <= high:
+                raise UsageError(f"{key}: expected 0 < smallest <= largest, got {low} {high}")
+        if not 0 < self.gamma < 1 or not 0 <= self.relabel <= 1:
+            raise UsageError(f"gamma, relabel: must be in (0, 1) and [0, 1], got {self.gamma}, {self.relabel}")
+        if not 0 < self.utd <= 100 or self.learning_starts < self.num_envs:
+            raise UsageError(
+                f"utd, learning_starts: need 0 < utd <= 100 and a first step, got {self.utd}, {self.learning_starts}"
+            )
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Sizes of the sub-goals of each group."""
+        return {name: getattr(self, f"{name}_range") for name in self.groups}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowEvalConfig:
+    """Score how well a low level follows fixed sub-goals, on fresh bodies; writes eval.json."""
+
+    name: str  # Name of the run.
+    dir: Path = Path("output/low_level_policy")  # Folder of the runs.
+    checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
+    repeats: int = 5  # Bodies for each sub-goal.
+    seed_base: int = 10_000  # Decides the bodies' first states: the same one gives the same episodes.
+    json: bool = False  # Print the result as JSON.
     debug: bool = False  # Show full tracebacks.
 
 

@@ -1,0 +1,97 @@
+"""`taskinfer low eval`: how well a saved low level follows sub-goals; and opening one, for whoever builds on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlcore import checkpoint
+from rlcore.config import from_dict
+from rlcore.errors import DataError, UsageError
+from rlcore.files import read_json, write_json
+from rlcore.provenance import near
+from rlcore.seeding import derive
+from taskinfer.analysis.tracking import LIMIT, Plan, errors, measure
+from taskinfer.config import LowConfig, LowEvalConfig
+from taskinfer.envs.bodies import GROUP_NAMES
+from taskinfer.low import GOAL, LowLevel
+
+ORDER = {"auto": ("best.pt", "final.pt", "last.pt")} | {name: (f"{name}.pt",) for name in ("best", "final", "last")}
+
+
+@dataclass(frozen=True)
+class SavedLow:
+    """A trained low level and where it came from."""
+
+    folder: Path
+    cfg: LowConfig
+    low: LowLevel
+    checkpoint: Path
+    step: int
+
+
+def open_low(folder: Path, which: str = "auto") -> SavedLow:
+    """Load checkpoint `which`: best, final, last, auto (the first of these there is), or a .pt file.
+
+    Raises: UsageError where there is no such run or it is another stage's; DataError where the file is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"there is no run {folder}{near(folder)}")
+    stage = read_json(folder / "env.json").get("stage")
+    if stage != "low":
+        raise UsageError(f"{folder} is no low-level run (its stage is {stage}): see `taskinfer low train`")
+    if which in ORDER:
+        path = checkpoint.Checkpoints(folder / "checkpoints").find(*ORDER[which])
+    elif (path := Path(which)).suffix != ".pt":
+        raise UsageError(f"--checkpoint {which}: expected best, final, last, auto or a .pt file")
+    state = checkpoint.load(path)
+    try:
+        cfg = from_dict(LowConfig, state["config"], where=f"config in {path}")
+        agent, groups = state["parts"]["agent"], cfg.groups
+        low = LowLevel(cfg.sac, int(agent["obs_dim"]), int(agent["action_dim"]), groups)
+        low.load_state_dict(agent)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"checkpoint {path} is not one of a low level: {' '.join(str(error).split())[:200]}") from error
+    return SavedLow(folder, cfg, low, path, int(state["step"]))
+
+
+def evaluate_low(cfg: LowEvalConfig) -> int:
+    """Score the run's greedy policy, print a line a sub-goal, write eval.json."""
+    saved = open_low(cfg.dir / cfg.name, cfg.checkpoint)
+    seed = derive(cfg.seed_base, "evaluation")  # a stream of its own: no training run has met these episodes
+    plan, track, row = measure(saved.low, saved.cfg.body, saved.cfg.goal_range[1], cfg.repeats, seed)
+    lines = by_target(plan, errors(plan, track).tolist())
+    report = {
+        "body": saved.cfg.body, "checkpoint": saved.checkpoint.name, "step": saved.step, "seed": saved.cfg.seed,
+        "seed_base": cfg.seed_base, "repeats": cfg.repeats, **row, "targets": lines,
+    }  # fmt: skip
+    write_json(saved.folder / "eval.json", report)
+    if cfg.json:
+        print(json.dumps(report))
+        return 0
+    print(f"{saved.folder}: {saved.checkpoint.name} (step {saved.step:,}) on {saved.cfg.body}")
+    for line in lines:
+        found = " ".join(f"{error:5.2f}" for error in line["errors"])
+        print(f"  {line['group']:8} {line['target']:+5.2f}   errors {found}   (reached: at most {line['limit']})")
+    for name in saved.low.groups:
+        print(f"{name}: reached {row[f'{name}_reached']:.0%}, mean error {row[f'{name}_error']:.2f}")
+    if "chain_reached" in row:
+        print(f"far goals as chains: reached {row['chain_reached']:.0%}, mean error {row['chain_error']:.2f} m")
+    print(f"written to {saved.folder / 'eval.json'}")
+    return 0
+
+
+def by_target(plan: Plan, miss: list[float]) -> list[dict[str, Any]]:
+    """One entry for each distinct sub-goal, with the error of each of its bodies."""
+    found: dict[tuple[int, float, bool], list[float]] = {}
+    for group, value, chained, error in zip(plan.subgoal.group, plan.subgoal.value, plan.chained, miss):
+        found.setdefault((int(group), float(value), bool(chained)), []).append(round(error, 4))
+    return [
+        {
+            "group": "chain" if chained else GROUP_NAMES[group], "target": value,
+            "limit": LIMIT["goal" if group == GOAL else GROUP_NAMES[group]], "errors": each,
+        }
+        for (group, value, chained), each in found.items()
+    ]  # fmt: skip

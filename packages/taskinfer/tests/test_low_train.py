@@ -1,0 +1,263 @@
+"""`low train` as a whole: its files, resuming to the bit, signals and kills of a real process, sick bodies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlcore import checkpoint
+from rlcore.files import read_json
+from rlcore.run import Run
+from taskinfer.cli import main
+from taskinfer.run.low_eval import open_low
+
+CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
+PARTS = ("agent", "envs", "tasks", "first", "watch", "buffer")
+SICK = """
+import numpy as np
+from gymnasium.spaces import Box
+from taskinfer.tasks import State
+
+class Slider:
+    observation_dim, dt, action_space = 1, 0.1, Box(-1.0, 1.0, (1,), np.float32)
+    def __init__(self, sick_from=10**9, sick_until=10**9):
+        self.sick, self.total = range(sick_from, sick_until), 0
+    def reset(self, seed):
+        self.x, self.v = 0.0, np.random.default_rng(seed).normal()
+        return np.array([self.v], np.float32)
+    def step(self, action):
+        self.v, self.total = float(action[0]), self.total + 1
+        self.x += float("nan") if self.total in self.sick else 0.1 * self.v
+        return np.array([self.v], np.float32)
+    def simple_state(self):
+        zero = np.zeros(())
+        return State(np.asarray(self.x), np.asarray(self.v), zero, zero, zero, zero)
+    def healthy(self):
+        return True
+    def render(self):
+        return np.zeros((4, 4, 3), np.uint8)
+    def close(self):
+        pass
+
+def well(): return Slider()
+def sick(): return Slider(sick_from=60)
+def sick_once(): return Slider(sick_from=60, sick_until=61)
+"""
+
+
+def train(root: Path, name: str, *options: str, code: int = 0) -> Path:
+    assert main(["low", "train", "--preset", "debug", "--dir", str(root), "--name", name, "--quiet", *options]) == code
+    return root / name
+
+
+def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in lines if row["kind"] == kind]
+
+
+def final(folder: Path) -> dict[str, Any]:
+    state = checkpoint.load(folder / "checkpoints" / "final.pt")
+    state["parts"]["buffer"]["buffer"].pop("segments")  # the files differ where one run saved in between
+    return state
+
+
+def same(a: Any, b: Any, where: str = "") -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b)):
+            same(*pair, f"{where}[{i}]")
+    else:
+        assert a == b, f"{where}: {a} != {b}"
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch):
+    """Make the next run send itself SIGTERM at an env step, as a scheduler would."""
+
+    def arrange(step_wanted: int) -> None:
+        going, sent = Run.going, []
+
+        def counted(self: Run, step: int) -> bool:
+            if step >= step_wanted and not sent:
+                sent.append(step)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return going(self, step)
+
+        monkeypatch.setattr(Run, "going", counted)
+
+    return arrange
+
+
+@pytest.fixture
+def sliders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sick_bodies.py").write_text(SICK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("sick_bodies", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "stop"),  # in the random steps, in the middle of episodes, soon after a checkpoint
+    [("sick_bodies:well", 76), ("cheetah", 333), ("sick_bodies:well", 612)],
+)
+def test_half_and_half_is_whole(body: str, stop: int, tmp_path: Path, stop_at: Any, sliders: None):
+    whole = train(tmp_path, "whole", "--body", body)
+    stop_at(stop)
+    train(tmp_path, "halves", "--body", body, code=85)
+    halves = train(tmp_path, "halves", "--body", body)
+    assert rows(halves) == rows(whole)
+    assert rows(halves, "eval") == rows(whole, "eval")
+    a, b = final(whole), final(halves)
+    for part in PARTS:
+        same(a["parts"][part], b["parts"][part], part)
+    same(a["rng"], b["rng"], "rng")
+
+
+def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path, sliders: None):
+    options = ("--body", "sick_bodies:well")
+    often = train(tmp_path, "often", *options, "--eval-every", "240", "--save-every", "60", "--eval-repeats", "2")
+    seldom = train(tmp_path, "seldom", *options, "--eval-every", "100000", "--save-every", "100000")
+    same(final(often)["parts"]["agent"], final(seldom)["parts"]["agent"])
+    assert rows(often) == rows(seldom)
+
+
+def test_one_seed_one_run_other_seed_other_run(tmp_path: Path, sliders: None):
+    options = ("--body", "sick_bodies:well", "--eval-every", "100000", "--seed")
+    one, again, other = (train(tmp_path, name, *options, seed) for name, seed in (("a", "5"), ("b", "5"), ("c", "6")))
+    same(final(one)["parts"]["agent"], final(again)["parts"]["agent"])
+    assert rows(one) == rows(again) != rows(other)
+
+
+def test_the_folder_is_complete_and_can_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """D17: every group trains on any body, asked for on the command line."""
+    folder = train(tmp_path, "run", "--groups", "goal", "velocity", "stand", "jump")
+    for name in ("config.json", "env.json", "metrics.jsonl", "status.json", "progress.csv"):
+        assert (folder / name).is_file(), name
+    table = list(csv.DictReader((folder / "progress.csv").open()))
+    assert [row["step"] for row in table] == ["480", "960"]
+    for column in ("critic_loss", "alpha", "goal_reached", "jump_error", "score", "updates", "env_steps_per_s"):
+        assert table[1][column] != "", column
+    assert read_json(folder / "env.json")["stage"] == "low"
+    capsys.readouterr()
+    assert main(["low", "eval", "--name", "run", "--dir", str(tmp_path), "--repeats", "1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == read_json(folder / "eval.json")
+    assert {line["group"] for line in report["targets"]} == {"goal", "velocity", "stand", "jump", "chain"}
+    saved = open_low(folder)
+    assert saved.low.groups == ("goal", "velocity", "stand", "jump")
+    assert saved.step == read_json(folder / "eval.json")["step"]
+
+
+def test_what_is_no_low_level_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = train(tmp_path, "run", "--steps", "480")
+    assert main(["low", "eval", "--name", "rum", "--dir", str(tmp_path)]) == 2
+    assert "there is no run" in capsys.readouterr().err
+    environment = read_json(folder / "env.json")
+    (folder / "env.json").write_text(json.dumps({**environment, "stage": "toy"}))
+    assert main(["low", "eval", "--name", "run", "--dir", str(tmp_path)]) == 2
+    assert "is no low-level run (its stage is toy)" in capsys.readouterr().err
+
+
+def test_a_body_that_keeps_breaking_down_is_named(tmp_path: Path, sliders: None, capsys: pytest.CaptureFixture[str]):
+    options = ("--body", "sick_bodies:sick", "--save-every", "80", "--eval-every", "100000")
+    train(tmp_path, "run", *options, code=3)
+    error = capsys.readouterr().err
+    assert "warning: the simulation of body 0 (sick_bodies:sick, episode 0, reset seed " in error
+    assert error.count("warning") == 1
+    assert "broke down in 12 of" in error  # 3 steps of 4 bodies
+    assert "body 0 (sick_bodies:sick, episode " in error
+    assert "last good checkpoint: step" in error
+    folder = tmp_path / "run"
+    assert list((folder / "analysis").glob("nonfinite_step_*.pt"))
+    for step in checkpoint.Checkpoints(folder / "checkpoints").steps():
+        state = checkpoint.load(folder / "checkpoints" / f"step_{step:09d}.pt")
+        assert checkpoint.nonfinite(state["parts"], "parts") is None
+
+
+def test_a_body_that_breaks_down_once_is_said_and_goes_on(
+    tmp_path: Path, sliders: None, capsys: pytest.CaptureFixture[str]
+):
+    options = ("--body", "sick_bodies:sick_once", "--num-envs", "1", "--steps", "480", "--eval-every", "100000")
+    folder = train(tmp_path, "run", *options)
+    assert "was begun anew" in capsys.readouterr().err
+    assert rows(folder)[-1]["broken_steps"] == 1
+
+
+def test_a_learner_that_diverges_is_stopped(
+    tmp_path: Path, sliders: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from rlblocks.sac import SAC
+
+    update = SAC.update
+
+    def sick(self: SAC, *arguments: Any, **options: Any) -> Any:
+        metrics = update(self, *arguments, **options)
+        if self.updates == 30:
+            self.critic.parameters.detach()[:] = float("nan")
+        return metrics
+
+    monkeypatch.setattr(SAC, "update", sick)
+    train(tmp_path, "run", "--body", "sick_bodies:well", code=3)
+    error = capsys.readouterr().err
+    assert "critic_loss" in error
+    assert "is not finite" in error
+
+
+def command(root: Path, name: str, *options: str) -> list[str]:
+    words = "low train --preset debug --save-every 80 --eval-every 100000 --quiet --name".split()
+    return [sys.executable, "-m", "taskinfer", *words, name, "--dir", str(root), *options]
+
+
+def wait_for(child: subprocess.Popen[bytes], folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while child.poll() is None and time.monotonic() < deadline:
+        if any(int(path.stem.removeprefix("step_")) >= step for path in folder.glob("step_*.pt")):
+            return
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_the_same(tmp_path: Path):
+    """R1."""
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path, "whole"), check=True, env=environ, capture_output=True)
+    for wanted in (80, 240, 640):
+        child = subprocess.Popen(command(tmp_path, "killed"), env=environ, stderr=subprocess.DEVNULL)
+        wait_for(child, tmp_path / "killed" / "checkpoints", wanted)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    done = subprocess.run(command(tmp_path, "killed"), env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    same(final(tmp_path / "killed")["parts"]["agent"], final(tmp_path / "whole")["parts"]["agent"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_very_step(number: signal.Signals, code: int, tmp_path: Path):
+    """R3."""
+    words = command(tmp_path, "run", "--steps", "10000000")
+    child = subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    folder = tmp_path / "run" / "checkpoints"
+    wait_for(child, folder, 80)
+    child.send_signal(number)
+    assert child.wait(60) == code
+    step = checkpoint.Checkpoints(folder).steps()[-1]
+    state = checkpoint.load(folder / f"step_{step:09d}.pt")
+    assert read_json(tmp_path / "run" / "status.json")["step"] == state["step"] == step
