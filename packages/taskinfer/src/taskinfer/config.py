@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import tyro.conf
 
@@ -20,6 +20,52 @@ class DoctorConfig:
 
     json: bool = False  # Print the findings as JSON.
     debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """The inference model: encoder, decoders, prior, and how they learn."""
+
+    encoder: Literal["deepset", "gru", "mlp"] = "deepset"  # deepset: a mean over the window, whatever the order.
+    context: Literal["window", "recurrent"] = "window"  # The last `window` steps, or (gru only) all of the episode.
+    window: int = 32  # Transitions that a belief looks back on.
+    latent_dim: int = 4  # Size of z.
+    hidden: int = 64  # Hidden units of the encoder; at least 5 (2 ds + 1) are used.
+    symlog: bool = True  # Compress states and rewards; without it far goals drown near ones.
+    layer_norm: bool = True  # Normalise the encoder's first layer.
+    predict_delta: bool = False  # Decode the change of the state instead of the next state.
+    prior: Literal["gauss", "gmm", "dpmm"] = "dpmm"  # Of z; gmm: one Gaussian a family, mixed by the encoder.
+    hard_assignment: bool = False  # dpmm: pull to the most responsible component alone.
+    concentration: float = 5.0  # dpmm: larger expects more components.
+    max_components: int = 20  # dpmm: never more.
+    component_variance: float = 0.1  # dpmm: expected variance of a component before any data.
+    kl_weight: float = 1e-3  # Of the divergence to the prior.
+    task_weight: float = 0.05  # Of the cross-entropy of the family; 0: z is not told families.
+    sparsity_weight: float = 1e-3  # gmm: of |z|.
+    separation_weight: float = 5e-4  # gmm: of the closeness of the classes.
+    class_weight: float = 0.1  # gmm: of the cross-entropy of the mixing weights.
+    lr: float = 1e-3  # Adam's step size.
+    batch: int = 512  # Beliefs an update.
+    times: int = 1  # Of them from one episode; more of them suit a recurrent context.
+    targets: int = 32  # Transitions decoded from each belief.
+    ema: float = 0.99  # Each update the slow encoder, which acts, keeps this share; 0: it is the learning one.
+
+    def __post_init__(self) -> None:
+        for key in ("window", "latent_dim", "hidden", "batch", "times", "targets", "max_components"):
+            if not 1 <= getattr(self, key) < 2**24:
+                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        for key in ("concentration", "component_variance", "lr"):
+            if not 0 < getattr(self, key) < 1e6:
+                raise UsageError(f"{key}: must be positive, got {getattr(self, key)}")
+        for key in ("kl_weight", "task_weight", "sparsity_weight", "separation_weight", "class_weight"):
+            if not 0 <= getattr(self, key) < 1e6:
+                raise UsageError(f"{key}: must not be negative, got {getattr(self, key)}")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"ema: must be in [0, 1), got {self.ema}")
+        if self.context == "recurrent" and self.encoder != "gru":
+            raise UsageError(f"context: only a gru can be recurrent, not {self.encoder}")
+        if self.batch % self.times:
+            raise UsageError(f"times: {self.times} does not divide batch {self.batch}")
 
 
 _Range = tuple[float, float]

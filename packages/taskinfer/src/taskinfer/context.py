@@ -1,0 +1,91 @@
+"""What the encoder is shown: transitions (s, r, s'), compressed. Actions are left out, so that any body will do.
+
+`T` is the length of the window, `H` that of the longest episode, `F` = 2 ds + 1 the size of a feature.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Episodes(NamedTuple):
+    """B episodes, padded to the longest; rows at and after `length` may hold anything."""
+
+    obs: Tensor  # (B, H + 1, ds)
+    action: Tensor  # (B, H, da)
+    reward: Tensor  # (B, H)
+    length: Tensor  # (B,) int64, transitions
+    family: Tensor  # (B,) int64, ids of taskinfer.tasks.Family
+    spec: Tensor  # (B,)
+    task_id: Tensor  # (B,) int64
+
+    def rows(self, which: Any) -> Episodes:
+        """The episodes in `which`: indices, a slice or a mask."""
+        return Episodes(*(tensor[which] for tensor in self))
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|), elementwise (Hafner et al. 2023, arXiv:2301.04104, eq. 9): far goals stay apart."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of `symlog`."""
+    return x.sign() * x.abs().expm1()
+
+
+def feature(s: Tensor, r: Tensor, s2: Tensor, compress: bool = True) -> Tensor:
+    """[s, r, s'] (..., F) of states (..., ds), rewards (...) and next states (..., ds); by symlog if `compress`."""
+    joined = torch.cat((s, r.unsqueeze(-1), s2), -1)
+    return symlog(joined) if compress else joined
+
+
+def all_features(episodes: Episodes, compress: bool = True) -> Tensor:
+    """(B, H, F) of every transition; rows at and after an episode's end are 0."""
+    made = feature(episodes.obs[:, :-1], episodes.reward, episodes.obs[:, 1:], compress)
+    inside = torch.arange(made.shape[1], device=made.device) < episodes.length[:, None]
+    return torch.where(inside[..., None], made, 0.0)
+
+
+def windows(episodes: Episodes, times: Tensor, size: int, compress: bool = True) -> tuple[Tensor, Tensor]:
+    """The `size` transitions before each time, oldest first: features (B, M, T, F) and their number (B, M).
+
+    What lies before the episode's beginning is 0. times (B, M) int64, 0 <= time <= length.
+    """
+    index = times[..., None] + torch.arange(-size, 0, device=times.device)  # (B, M, T)
+    known, index = index >= 0, index.clamp(min=0)
+    made = feature(*transitions(episodes, index), compress)
+    return torch.where(known[..., None], made, 0.0), times.clamp(max=size)
+
+
+def transitions(episodes: Episodes, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(s, r, s') of steps index (B, ...) int64 of each episode: (B, ..., ds), (B, ...), (B, ..., ds)."""
+    obs, reward = episodes.obs, episodes.reward
+    row = torch.arange(len(index), device=index.device).view(-1, *[1] * (index.ndim - 1))
+    at = (index + row * obs.shape[1]).flatten()  # rows of the flat array: indexing with two tensors is 8 times slower
+    flat = obs.reshape(-1, obs.shape[-1])
+    s, s2 = (flat.index_select(0, i).view(*index.shape, -1) for i in (at, at + 1))
+    return s, reward.gather(1, index.flatten(1)).view(index.shape), s2
+
+
+def window_means(values: Tensor, size: int) -> Tensor:
+    """Means of the last min(t, T) of values (B, H, E) before every time t = 0..H: (B, H + 1, E); 0 at t = 0.
+
+    By prefix sums, (S_t - S_{t-T}) / min(t, T), in float64, whose differences lose nothing that float32 would keep.
+    """
+    horizon = values.shape[1]
+    sums = torch.nn.functional.pad(values.double().cumsum(1), (0, 0, 1, 0))  # S_0 = 0 before S_1 .. S_H
+    late = sums.clone()
+    late[:, size:] -= sums[:, : max(0, horizon + 1 - size)]
+    count = torch.arange(horizon + 1, device=values.device).clamp(1, size)
+    return (late / count[:, None]).to(values.dtype)
+
+
+def masked_means(values: Tensor, count: Tensor) -> Tensor:
+    """Means (N, E) of the last `count` (N,) rows of values (N, T, E); 0 where there are none."""
+    size = values.shape[1]
+    known = torch.arange(size, device=values.device) >= size - count[:, None]
+    return (values * known[..., None]).sum(1) / count.clamp(min=1)[:, None]

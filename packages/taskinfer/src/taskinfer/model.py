@@ -1,0 +1,218 @@
+"""Networks of the inference model: encoders of context, decoders of what happens next, the head that names the family.
+
+Every encoder gives raw outputs (..., O) in three ways that agree:
+
+    windows(features (N, T, F), count (N,))   of windows, oldest first, whose last `count` rows are known: (N, O)
+    episodes(features (B, H, F))              before every step of an episode and after the last: (B, H + 1, O)
+    start(num), step(memory, feature, count)  one step at a time, after `count` (N,) earlier ones: memory, (N, O)
+
+`read(memory, count)` is the output of a memory as it is. Where no transition is known yet, it depends on no data.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlcore.nets import mlp
+from taskinfer.config import InferenceConfig
+from taskinfer.context import masked_means, window_means
+from taskinfer.losses import LOG_VAR_MAX, LOG_VAR_MIN, combine_classes
+
+CHUNK = 16_384  # windows encoded at a time
+
+
+class Posterior(NamedTuple):
+    """q(z | context). For gmm also the classes that it is mixed from."""
+
+    mean: Tensor  # (..., L)
+    log_var: Tensor  # (..., L)
+    class_logits: Tensor | None = None  # (..., K)
+    class_means: Tensor | None = None  # (..., K, L)
+    class_log_vars: Tensor | None = None  # (..., K, L)
+
+
+class DeepSet(nn.Module):
+    """A network of the mean of embedded transitions (Zaheer et al. 2017, arXiv:1703.06114): their order is lost.
+
+    The number of known transitions, as a share of the window, is one more input.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, window: int, layer_norm: bool) -> None:
+        super().__init__()
+        norm: list[nn.Module] = [nn.LayerNorm(hidden)] if layer_norm else []
+        self.window, self.width = window, hidden
+        self.embed = nn.Sequential(
+            nn.Linear(inputs, hidden), *norm, nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+        )  # fmt: skip
+        self.head = mlp([hidden + 1, hidden, outputs])
+
+    def _finish(self, means: Tensor, count: Tensor) -> Tensor:
+        share = count.clamp(max=self.window).to(means.dtype) / self.window
+        output: Tensor = self.head(torch.cat((means, share.unsqueeze(-1)), -1))
+        return output
+
+    def windows(self, features: Tensor, count: Tensor) -> Tensor:
+        return self._finish(masked_means(self.embed(features), count), count)
+
+    def episodes(self, features: Tensor) -> Tensor:
+        means = window_means(self.embed(features), self.window)
+        count = torch.arange(means.shape[1], device=means.device).expand(means.shape[:2])
+        return self._finish(means, count)
+
+    def start(self, num: int) -> Tensor:
+        return torch.zeros(num, self.window, self.width, device=next(self.parameters()).device)
+
+    def step(self, memory: Tensor, feature: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        memory = memory.clone()
+        memory[torch.arange(len(memory), device=memory.device), count % self.window] = self.embed(feature)
+        return memory, self.read(memory, count + 1)
+
+    def read(self, memory: Tensor, count: Tensor) -> Tensor:
+        # summed anew each step: a running sum would drift
+        return self._finish(memory.sum(1) / count.clamp(1, self.window)[:, None], count)
+
+
+class Windowed(nn.Module):
+    """A network of the window itself: what comes before the episode's beginning is rows of 0."""
+
+    def __init__(self, inputs: int, window: int) -> None:
+        super().__init__()
+        self.inputs, self.window = inputs, window
+
+    def windows(self, features: Tensor, count: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def episodes(self, features: Tensor) -> Tensor:
+        batch, horizon, width = features.shape
+        padded = torch.cat((features.new_zeros(batch, self.window, width), features), 1)
+        every = padded.unfold(1, self.window, 1).transpose(2, 3).reshape(-1, self.window, width)
+        count = torch.arange(horizon + 1, device=features.device).clamp(max=self.window).repeat(batch)
+        parts = [self.windows(w, c) for w, c in zip(every.split(CHUNK), count.split(CHUNK))]
+        return torch.cat(parts).view(batch, horizon + 1, -1)
+
+    def start(self, num: int) -> Tensor:
+        return torch.zeros(num, self.window, self.inputs, device=next(self.parameters()).device)
+
+    def step(self, memory: Tensor, feature: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        memory = torch.cat((memory[:, 1:], feature[:, None]), 1)
+        return memory, self.read(memory, count + 1)
+
+    def read(self, memory: Tensor, count: Tensor) -> Tensor:
+        return self.windows(memory, count.clamp(max=self.window))
+
+
+class FlatMLP(Windowed):
+    """Two hidden layers on the flattened window."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, window: int, layer_norm: bool) -> None:
+        super().__init__(inputs, window)
+        norm: list[nn.Module] = [nn.LayerNorm(hidden)] if layer_norm else []
+        first = nn.Linear(inputs * window, hidden)
+        self.net = nn.Sequential(first, *norm, nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.head = nn.Linear(hidden, outputs)
+
+    def windows(self, features: Tensor, count: Tensor) -> Tensor:
+        output: Tensor = self.head(self.net(features.flatten(1)))
+        return output
+
+
+class WindowGRU(Windowed):
+    """The last hidden state of a GRU that reads the window; one cell update for each step of it."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, window: int, layer_norm: bool) -> None:
+        super().__init__(inputs, window)
+        self.gru, self.head = nn.GRU(inputs, hidden, batch_first=True), nn.Linear(hidden, outputs)
+        self.norm = nn.LayerNorm(hidden) if layer_norm else nn.Identity()
+
+    def windows(self, features: Tensor, count: Tensor) -> Tensor:
+        output: Tensor = self.head(self.norm(self.gru(features)[1][0]).relu())
+        return output
+
+
+class RecurrentGRU(nn.Module):
+    """A GRU that is carried through the episode: one cell update a step, and no window."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, layer_norm: bool) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(inputs, hidden, batch_first=True), nn.Linear(hidden, outputs)
+        self.norm = nn.LayerNorm(hidden) if layer_norm else nn.Identity()
+
+    def _finish(self, hidden: Tensor) -> Tensor:
+        output: Tensor = self.head(self.norm(hidden).relu())
+        return output
+
+    def windows(self, features: Tensor, count: Tensor) -> Tensor:
+        raise NotImplementedError("a recurrent context has no windows: encode episodes")
+
+    def episodes(self, features: Tensor) -> Tensor:
+        hidden = self.gru(features)[0]
+        return self._finish(torch.cat((torch.zeros_like(hidden[:, :1]), hidden), 1))
+
+    def start(self, num: int) -> Tensor:
+        return torch.zeros(num, self.gru.hidden_size, device=self.head.weight.device)
+
+    def step(self, memory: Tensor, feature: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        memory = self.gru(feature[:, None], memory[None])[1][0]
+        return memory, self._finish(memory)
+
+    def read(self, memory: Tensor, count: Tensor) -> Tensor:
+        return self._finish(memory)
+
+
+class TaskModel(nn.Module):
+    """Encoder, decoders of the next state and of the reward, and the head that tells the family from z.
+
+    Args: obs_dim (ds), action_dim (da) of the toy; num_families (C).
+    """
+
+    def __init__(self, cfg: InferenceConfig, obs_dim: int, action_dim: int, num_families: int) -> None:
+        super().__init__()
+        self.latent, self.classes = cfg.latent_dim, num_families if cfg.prior == "gmm" else 0
+        self.predict_delta, self.recurrent = cfg.predict_delta, cfg.context == "recurrent"
+        inputs = 2 * obs_dim + 1
+        hidden, outputs = max(cfg.hidden, 5 * inputs), 2 * cfg.latent_dim
+        if self.classes:
+            outputs = self.classes * (2 * cfg.latent_dim + 1)
+        self.encoder = make_encoder(cfg, inputs, hidden, outputs)
+        width = 5 * (obs_dim + action_dim + cfg.latent_dim)
+        joined = obs_dim + action_dim + cfg.latent_dim
+        self.state_decoder = mlp([joined, width, width, obs_dim])
+        self.reward_decoder = mlp([joined, width, width, width // 2, 1])
+        self.family_head = mlp([cfg.latent_dim, width, width, width // 2, num_families])
+
+    def posterior(self, raw: Tensor) -> Posterior:
+        """The encoder's outputs (..., O) as a distribution; log variances are kept in [-10, 4]."""
+        if not self.classes:
+            mean, log_var = raw.chunk(2, -1)
+            return Posterior(mean, log_var.clamp(LOG_VAR_MIN, LOG_VAR_MAX))
+        logits, rest = raw[..., : self.classes], raw[..., self.classes :].unflatten(-1, (self.classes, -1))
+        means, scale = rest.chunk(2, -1)
+        log_vars = 2.0 * nn.functional.softplus(scale).clamp(min=1e-6).log()  # std by softplus, as TIGR has it
+        log_vars = log_vars.clamp(LOG_VAR_MIN, LOG_VAR_MAX)
+        return Posterior(*combine_classes(logits, means, log_vars), logits, means, log_vars)
+
+    def decode(self, s: Tensor, a: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Next states (B, K, ds) and rewards (B, K, 1) from states (B, K, ds), actions (B, K, da) and z (B, L).
+
+        All in the scale of the features.
+        """
+        joined = torch.cat((s, a, z[:, None].expand(-1, s.shape[1], -1)), -1)
+        state: Tensor = self.state_decoder(joined)
+        return s + state if self.predict_delta else state, self.reward_decoder(joined)
+
+    def families(self, z: Tensor) -> Tensor:
+        """Logits (..., C) of z (..., L)."""
+        logits: Tensor = self.family_head(z)
+        return logits
+
+
+def make_encoder(cfg: InferenceConfig, inputs: int, hidden: int, outputs: int) -> DeepSet | Windowed | RecurrentGRU:
+    """The encoder that `cfg` asks for."""
+    if cfg.context == "recurrent":
+        return RecurrentGRU(inputs, hidden, outputs, cfg.layer_norm)
+    kinds: dict[str, Any] = {"deepset": DeepSet, "mlp": FlatMLP, "gru": WindowGRU}
+    made: DeepSet | Windowed = kinds[cfg.encoder](inputs, hidden, outputs, cfg.window, cfg.layer_norm)
+    return made
