@@ -8,6 +8,7 @@ from rlcore import cli
 from taskinfer import __version__
 
 VERBS = {
+    "toy train": ("Learn to infer tasks on the toy.", "taskinfer.config:ToyConfig", "taskinfer.run.toy:train"),
     "low train": ("Teach a body to follow sub-goals.", "taskinfer.config:LowConfig", "taskinfer.run.low:train"),
     "low eval": (
         "Score how well it follows them.",

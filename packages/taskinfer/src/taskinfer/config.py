@@ -11,7 +11,7 @@ import tyro.conf
 from rlblocks.config import SACConfig
 from rlcore.config import RunConfig, nearest
 from rlcore.errors import UsageError
-from taskinfer.tasks import GROUPS
+from taskinfer.tasks import GROUPS, parse_families
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,66 @@ class InferenceConfig:
             raise UsageError(f"context: only a gru can be recurrent, not {self.encoder}")
         if self.batch % self.times:
             raise UsageError(f"times: {self.times} does not divide batch {self.batch}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(RunConfig):
+    """Learn to infer tasks, and to act on what is believed, on the toy. The same command again continues the run."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "toy1d-cpu": {},
+        "debug": {
+            "total_steps": 600, "num_train": 4, "num_eval": 4, "horizon": 20, "warmup_rounds": 2, "warmup_updates": 3,
+            "encoder_updates": 2, "policy_updates": 3, "policy_episodes": 8, "policy_batch": 16, "ring": 40,
+            "log_every": 80, "eval_every": 240, "save_every": 240, "policy": {"hidden": [8, 8]},
+            "inference": {"batch": 16, "targets": 4, "hidden": 8, "window": 8},
+        },
+    }  # fmt: skip
+
+    dir: Path = Path("output/toy")  # Folder of the runs.
+    toy: str = "toy1d"  # toy1d, toy1d-multi (with pitch and height) or toy2d.
+    tasks: str = "goal,velocity"  # Groups and families of tasks.
+    arm: Literal["inferred", "oracle", "none"] = (
+        "inferred"  # What the policy knows of the task: a belief, the truth, nothing.
+    )
+    num_train: int = 80  # Training tasks, one episode each an epoch.
+    num_eval: int = 40  # Held-out tasks.
+    horizon: int = 200  # Steps of an episode.
+    noise_std: float = 0.0  # Noise on what is observed, m and m/s; 0.1 makes beliefs robust for bodies.
+    # --- length of the run
+    total_steps: int = 800_000  # Env steps over all points.
+    ring: int = 4_000  # Episodes kept.
+    warmup_rounds: int = 5  # Epochs of aimless movement before the policy acts.
+    warmup_updates: int = 800  # Encoder updates after them.
+    # --- learning, each epoch
+    encoder_updates: int = 40  # Encoder updates an epoch.
+    policy_updates: int = 200  # Policy updates an epoch.
+    policy_episodes: int = 400  # Episodes that they draw from, encoded once.
+    policy_batch: int = 256  # Transitions a policy update.
+    gamma: float = 0.97  # Discount a step.
+    inference: InferenceConfig = InferenceConfig()  # The inference model.
+    policy: SACConfig = field(
+        default_factory=lambda: SACConfig(hidden=(128, 128), actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3, alpha=0.2)
+    )  # The policy's networks and their learning.
+    eval_every: int = 80_000  # Env steps between evaluations; they never change training.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("total_steps", "num_train", "num_eval", "horizon", "ring", "warmup_rounds", "policy_episodes",
+                    "policy_batch"):  # fmt: skip
+            if not 1 <= getattr(self, key) < 2**40:
+                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        for key in ("warmup_updates", "encoder_updates", "policy_updates"):
+            if not 0 <= getattr(self, key) < 2**24:
+                raise UsageError(f"{key}: must not be negative, got {getattr(self, key)}")
+        if not 0 <= self.noise_std < 100 or not 0 < self.gamma < 1:
+            raise UsageError(f"noise_std, gamma: need 0 <= noise and 0 < gamma < 1, got {self.noise_std}, {self.gamma}")
+        parse_families(self.tasks, planar=self.toy == "toy2d")
+
+    @property
+    def stride(self) -> int:
+        """Env steps of an epoch."""
+        return self.num_train * self.horizon
 
 
 _Range = tuple[float, float]

@@ -203,5 +203,5 @@ class VectorToy:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave; the same tasks must be set."""
         self.episode, self.t = int(state["episode"]), int(state["t"])
-        self._state = np.array(state["state"], np.float32)
+        self._state = np.asarray(state["state"]).astype(np.float32)
         set_numpy_state(self._rng, state["rng"])

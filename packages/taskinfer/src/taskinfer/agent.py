@@ -1,0 +1,112 @@
+"""The toy's agent: a soft actor-critic on the state and on what is known of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlblocks.sac import SAC
+from rlcore.seeding import derive, numpy_generator, numpy_state, set_numpy_state
+from taskinfer.config import ToyConfig
+from taskinfer.context import Episodes, symlog
+from taskinfer.inference import Belief, Inference
+from taskinfer.tasks import Family
+
+Array = np.ndarray[Any, Any]
+
+
+class Agent:
+    """SAC on [symlog(s), code], where the code is what the arm knows of the task.
+
+    inferred: mean and standard deviation of the belief. oracle: which family, and the spec in the family's place.
+    none: nothing. The policy's loss never reaches the encoder.
+
+    Args: obs_dim, action_dim: of the toy. families: of the tasks.
+    """
+
+    def __init__(
+        self, cfg: ToyConfig, obs_dim: int, action_dim: int, families: tuple[Family, ...], seed: int,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.cfg, self.device = cfg, device
+        self.inference = Inference(cfg.inference, obs_dim, action_dim, families, derive(seed, "inference"), device)
+        self.families = np.array(self.inference.families)
+        self.code_dim = {"inferred": 2 * cfg.inference.latent_dim, "oracle": 2 * len(families), "none": 0}[cfg.arm]
+        self.sac = SAC(cfg.policy, obs_dim + self.code_dim, action_dim, seeds=[derive(seed, "policy")], device=device)
+        self.rows = numpy_generator(seed, "policy rows")
+        self.updates = 0  # of policy and encoder together
+
+    def code(self, belief: Belief, family: Tensor, spec: Tensor) -> Tensor:
+        """What the policy is told (..., C), of beliefs (..., L), or of families and specs (...)."""
+        if self.cfg.arm == "inferred":
+            return belief.params()
+        if self.cfg.arm == "none":
+            return torch.zeros(*belief.count.shape, 0, device=self.device)
+        known = torch.as_tensor(self.families, device=self.device)
+        of = (family[..., None] == known).float()
+        return torch.cat((of, of * symlog(spec)[..., None]), -1)
+
+    def act(self, obs: Array, code: Tensor, deterministic: bool) -> Array:
+        """Actions (n, da) in [-1, 1] for observations (n, ds) and codes (n, C)."""
+        joined = torch.cat((symlog(torch.as_tensor(obs, device=self.device)), code), -1)
+        return self.sac.act(joined.cpu().numpy(), deterministic)
+
+    def experience(self, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Policy inputs (B, H + 1, D), actions, rewards and lengths of episodes, encoded once for many updates."""
+        belief = self.inference.encode(episodes)
+        shape = belief.count.shape
+        code = self.code(belief, episodes.family[:, None].expand(shape), episodes.spec[:, None].expand(shape))
+        return torch.cat((symlog(episodes.obs), code), -1), episodes.action, episodes.reward, episodes.length
+
+    def learn_policy(self, experience: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        """One update on uniform transitions. The next input holds the next belief; a time limit is no termination."""
+        inputs, action, reward, length = experience
+        batch = self.cfg.policy_batch
+        episode = torch.from_numpy(self.rows.integers(len(length), size=batch)).to(self.device)
+        share = torch.from_numpy(self.rows.random(batch)).to(self.device)
+        t = (share * length[episode]).long()
+        self.updates += 1
+        return self.sac.update(
+            {
+                "obs": inputs[episode, t], "next_obs": inputs[episode, t + 1], "action": action[episode, t],
+                "reward": reward[episode, t], "discount": torch.full((batch,), self.cfg.gamma, device=self.device),
+            }
+        )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that shapes the future."""
+        return {
+            "arm": self.cfg.arm, "inference": self.inference.state_dict(), "sac": self.sac.state_dict(),
+            "rows": numpy_state(self.rows), "updates": self.updates,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.inference.load_state_dict(state["inference"])
+        self.sac.load_state_dict(state["sac"])
+        set_numpy_state(self.rows, state["rows"])
+        self.updates = int(state["updates"])
+
+
+class Aimless:
+    """Moves before there is a policy: a mean that is drawn anew every `hold` steps, and a little noise.
+
+    Independent noise would only shiver around the start, where every task pays the same.
+    """
+
+    def __init__(self, num: int, action_dim: int, rng: np.random.Generator, hold: int = 25) -> None:
+        self.shape, self.rng, self.hold, self.t = (num, action_dim), rng, hold, 0
+        self.mean = np.zeros(self.shape, np.float32)
+
+    def act(self) -> Array:
+        """Actions (n, da) in [-1, 1]. At the mean of half the draws the point stands or creeps."""
+        if self.t % self.hold == 0:
+            wide = self.rng.uniform(-1.0, 1.0, self.shape)
+            self.mean = np.where(self.rng.random(self.shape) < 0.5, wide, 0.2 * wide).astype(np.float32)
+        self.t += 1
+        noise = 0.1 * self.rng.standard_normal(self.shape, np.float32)
+        return np.clip(self.mean + noise, -1.0, 1.0)

@@ -1,0 +1,177 @@
+"""The toy's agent and its training loop, end to end on a handful of points."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlcore.checkpoint import load
+from rlcore.config import from_dict
+from taskinfer.agent import Agent, Aimless
+from taskinfer.cli import main
+from taskinfer.config import ToyConfig
+from taskinfer.context import Episodes
+from taskinfer.envs.toy import VectorToy
+from taskinfer.run.rollout import Rollout, roll, score
+from taskinfer.run.toy import train as learn
+from taskinfer.tasks import Family, Task, Tasks, parse_families
+
+ARMS = ("inferred", "oracle", "none")
+
+
+def tiny(**changes) -> ToyConfig:
+    return from_dict(ToyConfig, {**ToyConfig.PRESETS["debug"], **changes}, "test")
+
+
+def two() -> Tasks:
+    return Tasks.of([Task(Family.goal_forward, 2.0), Task(Family.velocity_backward, -1.0)])
+
+
+def agent(arm: str, seed: int = 0, **changes) -> Agent:
+    cfg = tiny(arm=arm, **changes)
+    return Agent(cfg, 2, 1, parse_families("goal,velocity"), seed, torch.device("cpu"))
+
+
+def train(folder: Path, *options: str) -> int:
+    return main(["toy", "train", "--preset", "debug", "--dir", str(folder), "--quiet", *options])
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_each_arm_trains_and_writes_what_users_look_for(arm: str, tmp_path: Path):
+    assert train(tmp_path, "--name", "a", "--arm", arm) == 0
+    folder = tmp_path / "a"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if row["kind"] == "eval"][-1]
+    assert {"train_return", "test_return", "test_success", "test_return_goal_forward"} <= set(last)
+    assert ("test_family_acc_5" in last) == ("purity" in last) == (arm == "inferred")
+    header = (folder / "progress.csv").read_text().splitlines()[0].split(",")
+    assert {"critic_loss", "alpha", "test_return"} <= set(header)
+    assert ("loss_reward" in header) == (arm == "inferred")
+    tasks = json.loads((folder / "task_dict.json").read_text())
+    assert [len(tasks[split]) for split in ("train", "eval")] == [4, 4]
+    assert load(folder / "checkpoints" / "best.pt")["parts"]["agent"]["arm"] == arm
+
+
+def test_what_a_policy_is_told_is_the_arms():
+    for arm, size in zip(ARMS, (8, 8, 0)):
+        a = agent(arm)
+        belief = a.inference.stream(2).belief
+        code = a.code(belief, torch.tensor([2, 1]), torch.tensor([2.0, -1.0]))
+        assert code.shape == (2, size)
+        if arm == "oracle":
+            ln = float(np.log(2))
+            assert code[1].tolist() == pytest.approx([0, 1, 0, 0, 0, -ln, 0, 0])
+        if arm == "inferred":
+            assert torch.equal(code, belief.params())
+
+
+def test_the_policys_inputs_are_those_it_acted_on():
+    """What is learnt from at step t is what was acted on there; the next input holds the next belief."""
+    a = agent("inferred")
+    seen: list[np.ndarray] = []
+    act = a.sac.act
+    a.sac.act = lambda x, d: (seen.append(x), act(x, d))[1]  # type: ignore[method-assign]
+    env = VectorToy("toy1d", two(), 0, horizon=20)
+    rollout = roll(env, a)
+    inputs, *_ = a.experience(Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()}))
+    np.testing.assert_allclose(inputs[:, :-1].numpy(), np.stack(seen, 1), atol=1e-5)
+    assert rollout.family[:, 0].tolist() == [0, 0]
+    assert set(rollout.family[:, 1:].flatten().tolist()) <= {0, 1, 2, 3}
+
+
+def test_the_policys_loss_never_reaches_the_encoder():
+    """D7, too: target critics begin as the critics, and follow them slowly."""
+    a = agent("inferred")
+    assert torch.equal(a.sac.target.parameters, a.sac.critic.parameters)
+    rollout = roll(VectorToy("toy1d", two(), 0, horizon=20), a)
+    episodes = Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()})
+    before = [p.clone() for p in a.inference.model.parameters()]
+    target = a.sac.target.parameters.clone()
+    a.learn_policy(a.experience(episodes))
+    assert all(torch.equal(p, q) for p, q in zip(a.inference.model.parameters(), before))
+    moved = (a.sac.target.parameters - target).norm() / (a.sac.critic.parameters - target).norm()
+    assert float(moved.detach()) == pytest.approx(a.cfg.policy.tau, rel=1e-3)
+
+
+def test_aimless_points_travel():
+    env = VectorToy("toy1d", Tasks.of([Task(Family.goal_forward, 2.0)] * 200), 0)
+    rollout = roll(env, None, aimless=Aimless(200, 1, np.random.default_rng(0)).act)
+    assert np.abs(rollout.obs[:, :, 0]).max(1).mean() > 8.0
+    assert np.abs(rollout.action).max() <= 1.0
+
+
+def test_scores_by_hand():
+    tasks = two()
+    obs = np.zeros((2, 11, 2), np.float32)
+    obs[0, 1:, 0], obs[1, 1:, 1] = 2.2, -0.5
+    reward = np.array([[-1.0] * 10, [-2.0] * 10], np.float32)
+    family = np.zeros((2, 11), np.int64)
+    family[:, 5] = [2, 0]
+    row = score("toy1d", Rollout(tasks, obs, np.zeros((2, 10, 1)), reward, family), "test", believed=True)
+    assert row["test_return"] == -15.0
+    assert row["test_return_velocity_backward"] == -20.0
+    assert row["test_success"] == 0.5
+    assert row["test_family_acc_5"] == 0.5
+    assert "test_family_acc_20" not in row
+
+
+@pytest.mark.parametrize("arm", ["inferred", "oracle"])
+def test_a_run_that_stopped_goes_on_bit_for_bit(arm: str, tmp_path: Path):
+    options = ("--arm", arm, "--toy", "toy1d", "--noise-std", "0.1")
+    assert train(tmp_path, "--name", "whole", *options) == 0
+    assert train(tmp_path, "--name", "parts", *options, "--total-steps", "320") == 0
+    assert train(tmp_path, "--name", "parts", *options, "--total-steps", "600") == 0
+    one, two = (load(tmp_path / name / "checkpoints" / "last.pt")["parts"] for name in ("whole", "parts"))
+
+    def same(a, b, where: str) -> None:
+        if isinstance(a, dict):
+            assert a.keys() == b.keys(), where
+            for key in a:
+                if key != "segments":  # how often it was saved
+                    same(a[key], b[key], f"{where}.{key}")
+        elif isinstance(a, list | tuple):
+            for i, (x, y) in enumerate(zip(a, b, strict=True)):
+                same(x, y, f"{where}[{i}]")
+        elif isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), where
+        else:
+            assert np.array_equal(a, b), where
+
+    same(one, two, "parts")
+
+
+def test_evaluating_more_often_changes_nothing(tmp_path: Path):
+    assert train(tmp_path, "--name", "often", "--eval-every", "80") == 0
+    assert train(tmp_path, "--name", "rarely", "--eval-every", "480") == 0
+    a, b = (load(tmp_path / n / "checkpoints" / "last.pt")["parts"]["agent"]["sac"] for n in ("often", "rarely"))
+    assert torch.equal(a["actor"], b["actor"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(("--toy", "toy1"), "did you mean toy1d"), (("--tasks", "gaol"), "did you mean goal"),
+     (("--tasks", "jump"), "toy1d has no vz"), (("--inference.encoder", "gruu"), "invalid choice"),
+     (("--inference.context", "recurrent"), "only a gru"), (("--gamma", "1.5"), "gamma")],
+)  # fmt: skip
+def test_mistakes_are_one_line(options: tuple[str, ...], said: str, tmp_path: Path, capsys):
+    assert train(tmp_path, "--name", "x", *options) == 2
+    text = capsys.readouterr().err
+    assert said in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.learn
+def test_the_truth_is_worth_something(tmp_path: Path):
+    """Fifteen epochs of the oracle's arm; standing still is -200 on every task."""
+    cfg = replace(
+        ToyConfig(), arm="oracle", total_steps=15 * 16_000, warmup_rounds=2, dir=tmp_path, name="o", quiet=True,
+        eval_every=120_000,
+    )  # fmt: skip
+    folder = learn(cfg)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row for row in rows if row["kind"] == "eval"][-1]["test_return"] > -60
