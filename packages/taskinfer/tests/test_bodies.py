@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,28 @@ def test_no_renderer_unless_asked_for():
     assert body.env.render_mode is None
     assert body.env.mujoco_renderer.viewer is None
     body.close()
+
+
+DRAW = """
+from taskinfer.envs.bodies import Bodies
+from rlcore.errors import EnvironmentProblem
+try:
+    bodies = Bodies("cheetah", 1, seed=0, horizon=5, render=True)
+    bodies.reset()
+    picture = bodies.render()[0]
+    print(picture.shape, picture.dtype, picture.std() > 1)
+    bodies.close()
+except EnvironmentProblem as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("backend", ["egl", "osmesa"])
+def test_a_picture_or_one_line_that_says_what_to_do(backend: str, tmp_path: Path):
+    environ = os.environ | {"MUJOCO_GL": backend}  # MuJoCo reads it when it is imported
+    done = subprocess.run([sys.executable, "-c", DRAW], env=environ, capture_output=True, text=True, cwd=tmp_path)
+    drawn = "(480, 480, 3) uint8 True\n"
+    assert done.stdout == drawn or "set MUJOCO_GL=egl (or osmesa)" in done.stdout, done.stderr
 
 
 def test_a_vector_of_bodies_resumes_in_the_middle_of_episodes():

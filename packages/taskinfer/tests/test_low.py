@@ -94,7 +94,7 @@ def test_rewards_by_hand_and_never_below_the_worst():
     rows |= {"moved": np.zeros(3, np.float32), "vx": np.array([1.5, -9.0, 2.0], np.float32)}
     rows |= {"vz": np.zeros(3, np.float32), "pitch": np.zeros(3, np.float32)}
     subgoal = SubGoal.of("velocity", [2.0, 1.0, 2.0])
-    got = told(rows, subgoal, as_tasks(subgoal, np.zeros(3)).normaliser, GROUPS)[2]
+    got = told(rows, subgoal, as_tasks(subgoal).normaliser, GROUPS)[2]
     np.testing.assert_allclose(got, [-0.25, WORST, 0.0], atol=1e-6)
 
 
@@ -176,7 +176,7 @@ def test_fresh_subgoals_teach_from_the_same_step():
 
 def test_subgoals_are_drawn_from_their_ranges_and_normalised_by_their_distance():
     drawn = draw(np.random.default_rng(0), tuple(RANGES), RANGES, 4000)
-    tasks = as_tasks(drawn, np.zeros(4000))
+    tasks = as_tasks(drawn)
     for i, (name, (low, high)) in enumerate(RANGES.items()):
         own = drawn.value[drawn.group == i]
         assert 900 < len(own) < 1100

@@ -27,6 +27,7 @@ Array = np.ndarray[Any, Any]
 REACH = 3.0  # m: a goal further away than this looks this far
 WORST = -3.0  # the smallest reward of a step: keeps values bounded
 GOAL = GROUP_NAMES.index("goal")
+_FRONTS, _BACKS = (np.array([GROUPS[name][end] for name in GROUP_NAMES], np.int64) for end in (0, -1))  # families
 
 
 def task_vector(groups: Sequence[str], subgoal: SubGoal) -> Array:
@@ -60,12 +61,11 @@ def draw(rng: np.random.Generator, groups: Sequence[str], ranges: Mapping[str, t
     return SubGoal(np.array([GROUP_NAMES.index(name) for name in groups])[pick], size * sign)
 
 
-def as_tasks(subgoal: SubGoal, start: Array) -> Tasks:
-    """The sub-goals as tasks. A goal's normaliser is its distance from `start` (n,), in the same frame."""
-    fronts, backs = (np.array([GROUPS[name][end] for name in GROUP_NAMES], np.int64) for end in (0, -1))
-    family = np.where(subgoal.value < 0, backs[subgoal.group], fronts[subgoal.group])
-    spec = subgoal.value.astype(np.float32)
-    return Tasks(family, spec, normaliser(family, spec, start))
+def as_tasks(subgoal: SubGoal, scale: Array | None = None) -> Tasks:
+    """The sub-goals as tasks. Without a `scale` (n,) they are new ones, and goals are normalised by their distance."""
+    family = np.where(subgoal.value < 0, _BACKS[subgoal.group], _FRONTS[subgoal.group])
+    spec = _float(subgoal.value)
+    return Tasks(family, spec, normaliser(family, spec) if scale is None else _float(scale))
 
 
 class TaskStream:
@@ -89,7 +89,7 @@ class TaskStream:
         if due.any():
             new = draw(self.rng, self.groups, self.ranges, len(due))
             steps = self.rng.integers(*self.hold, endpoint=True, size=len(due))
-            made = as_tasks(new, np.zeros(len(due)))
+            made = as_tasks(new)
             value = np.where(due, new.absolute(x).value, self.goal.value)
             self.goal = SubGoal(np.where(due, new.group, self.goal.group), value, "absolute")
             self.scale = np.where(due, made.normaliser, self.scale)
@@ -98,8 +98,7 @@ class TaskStream:
 
     def rewards(self, after: State) -> dict[str, float]:
         """Mean reward, by group, of the step that led to `after`."""
-        tasks = Tasks(as_tasks(self.goal, np.zeros(len(self.left))).family, _float(self.goal.value), self.scale)
-        got = step_reward(tasks, after)
+        got = step_reward(as_tasks(self.goal, self.scale), after)
         own = {name: self.goal.group == GROUP_NAMES.index(name) for name in self.groups}
         return {f"reward_{name}": float(got[mask].mean()) for name, mask in own.items() if mask.any()}
 
@@ -169,7 +168,7 @@ class Experience:
     def _relabelled(self, old: SubGoal, scale: Array, batch: int) -> tuple[SubGoal, Array]:
         """Other sub-goals for a share of the rows: a goal is met anywhere on the way, or a little behind it."""
         new = draw(self.rng, self.groups, self.ranges, batch)
-        made = as_tasks(new, np.zeros(batch))
+        made = as_tasks(new)
         passed = self.rng.uniform(-0.25, 1.0, batch)
         value = np.where(new.group == GOAL, new.value * passed, new.value)
         other = self.rng.random(batch) < self.relabel
@@ -201,13 +200,12 @@ def told(
 
     Everything is counted from where the body was before the step, so that no absolute position enters.
     """
-    tasks = Tasks(as_tasks(subgoal, np.zeros(len(scale))).family, _float(subgoal.value), _float(scale))
     none = np.zeros_like(rows["moved"])
     after = State(x=rows["moved"], vx=rows["vx"], z=none, vz=rows["vz"], pitch=rows["pitch"], omega=none)
     later = SubGoal(subgoal.group, subgoal.value, "absolute").relative(rows["moved"])
     obs = np.concatenate([rows["obs"], task_vector(groups, subgoal)], 1)
     next_obs = np.concatenate([rows["next_obs"], task_vector(groups, later)], 1)
-    return obs, next_obs, step_reward(tasks, after)
+    return obs, next_obs, step_reward(as_tasks(subgoal, scale), after)
 
 
 class LowLevel:

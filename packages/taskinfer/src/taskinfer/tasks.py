@@ -10,7 +10,7 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,6 +151,7 @@ def normaliser(family: Any, spec: Any, start: Any = 0.0) -> Array:
     return np.where(plain, 1.0, np.maximum(size, SMALLEST_NORMALISER)).astype(np.float32)
 
 
+@cache
 def _ids(stem: str) -> list[int]:
     return [int(family) for family in Family if kind(family) == stem]
 

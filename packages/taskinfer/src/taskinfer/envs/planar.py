@@ -38,6 +38,10 @@ class PlanarBody:
             raise EnvironmentProblem(f"{env_id} needs {INSTALL}: {error}") from error
         except gymnasium.error.Error as error:
             raise UsageError(f"no body {env_id!r}: {error}") from error
+        except Exception as error:
+            if not render:
+                raise
+            raise _undrawable(env_id, error) from error
         self.env = cast(Any, made.unwrapped)
         for space in ("observation_space", "action_space"):
             if not isinstance(getattr(self.env, space), Box):
@@ -93,8 +97,12 @@ class PlanarBody:
         try:
             return np.asarray(self.env.render())
         except Exception as error:  # of glfw, EGL or OSMesa
-            fix = "set MUJOCO_GL=egl (or osmesa) before starting, and see `taskinfer doctor`"
-            raise EnvironmentProblem(f"{self.env_id} cannot be drawn ({error}): {fix}") from error
+            raise _undrawable(self.env_id, error) from error
 
     def close(self) -> None:
         self.env.close()
+
+
+def _undrawable(env_id: str, error: Exception) -> EnvironmentProblem:
+    fix = "set MUJOCO_GL=egl (or osmesa) before starting, and see `taskinfer doctor`"
+    return EnvironmentProblem(f"{env_id} cannot be drawn ({type(error).__name__}: {error}): {fix}")
