@@ -151,6 +151,7 @@ def test_a_vector_of_bodies_resumes_in_the_middle_of_episodes():
     other = Bodies("cheetah", 3, seed=5, horizon=20)
     other.load_state_dict(saved)
     np.testing.assert_array_equal(other.obs, one.obs)
+    np.testing.assert_array_equal(other.state_dict()["actions"], saved["actions"])  # it can be saved again at once
     for action in actions[27:]:
         a, b = one.step(action), other.step(action)
         for left, right in zip(a[:-1], b[:-1]):

@@ -209,7 +209,8 @@ def make_body(name: str, render: bool = False) -> Body:
         takes_render = "render" in inspect.signature(make).parameters
         return make(render=render) if takes_render else make()
     except (UsageError, EnvironmentProblem) as error:
-        raise type(error)(f"{error}{nearest(name, BODIES)}") from error
+        hint = "" if name in BODIES else nearest(name, BODIES)
+        raise type(error)(f"{error}{hint}") from error
     except Exception as error:  # whatever a factory may raise
         raise EnvironmentProblem(f"body {name} cannot be built: {type(error).__name__}: {error}") from error
 
