@@ -163,7 +163,9 @@ def test_streaming_is_encoding(kind: str):
     for t in range(20):
         alive = np.array([t < n for n in lengths])
         row = (episodes.obs[:, t], episodes.reward[:, t], episodes.obs[:, t + 1])
+        before = stream.memory
         seen.append(inference.update(stream, *(r.numpy() for r in row), alive))
+        assert torch.equal(stream.memory[~torch.from_numpy(alive)], before[~torch.from_numpy(alive)])
     for name in Belief._fields:
         batched = getattr(whole, name)
         streamed = torch.stack([getattr(b, name) for b in seen], 1)
@@ -332,18 +334,22 @@ def test_no_gradient_flows_through_responsibilities():
     prior.kl(mean, torch.zeros(3, 2), z).sum().backward()
     assert mean.grad is not None
     assert z.grad is None
+    resp, divergences = torch.rand(3, 2, requires_grad=True), torch.rand(3, 2, requires_grad=True)
+    losses.mixture_kl(resp, divergences).sum().backward()
+    assert resp.grad is None
+    assert divergences.grad is not None
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["deepset", "mlp", "gmm", "recurrent"])
 def test_it_learns_the_family_and_the_reward(kind: str):
     ring = filled(200)
-    inference = make(**{**KINDS[kind], "lr": 5e-3, "batch": 128})
+    inference = make(**{**KINDS[kind], "lr": 5e-3, "batch": 96})
     losses_seen = []
-    for i in range(250):
+    for i in range(150):
         metrics = inference.learn(draw_batch(ring, inference.cfg))
         losses_seen.append(float(metrics["loss_task"]) + float(metrics["loss_reward"]))
-        if i == 100 and inference.cfg.prior == "dpmm":
+        if i == 60 and inference.cfg.prior == "dpmm":
             assert inference.fit_prior(ring).components >= 1
     first, last = np.mean(losses_seen[:5]), np.mean(losses_seen[-20:])
     assert last < 0.75 * first, (first, last)

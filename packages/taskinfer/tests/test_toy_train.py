@@ -80,6 +80,13 @@ def test_the_policys_inputs_are_those_it_acted_on():
     rollout = roll(env, a)
     inputs, *_ = a.experience(Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()}))
     np.testing.assert_allclose(inputs[:, :-1].numpy(), np.stack(seen, 1), atol=1e-5)
+    given: list[dict] = []
+    a.sac.update = lambda batch: given.append(batch) or {}  # type: ignore[method-assign, func-returns-value]
+    a.learn_policy(a.experience(Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()})))
+    flat = inputs.flatten(0, 1)
+    at = (given[0]["obs"][:, None] == flat).all(-1).int().argmax(1)  # which row of which episode
+    assert torch.equal(flat[at + 1], given[0]["next_obs"])
+    assert (at % 21 < 20).all()
     assert rollout.family[:, 0].tolist() == [0, 0]
     assert set(rollout.family[:, 1:].flatten().tolist()) <= {0, 1, 2, 3}
 
