@@ -11,6 +11,7 @@ Every encoder gives raw outputs (..., O) in three ways that agree:
 
 from __future__ import annotations
 
+import abc
 from typing import Any, NamedTuple
 
 import torch
@@ -75,15 +76,16 @@ class DeepSet(nn.Module):
         return self._finish(memory.sum(1) / count.clamp(1, self.window)[:, None], count)
 
 
-class Windowed(nn.Module):
+class Windowed(nn.Module, abc.ABC):
     """A network of the window itself: what comes before the episode's beginning is rows of 0."""
 
     def __init__(self, inputs: int, window: int) -> None:
         super().__init__()
         self.inputs, self.window = inputs, window
 
+    @abc.abstractmethod
     def windows(self, features: Tensor, count: Tensor) -> Tensor:
-        raise NotImplementedError
+        """(rows, window, inputs), of which the last `count` (rows,) are steps -> (rows, outputs)."""
 
     def episodes(self, features: Tensor) -> Tensor:
         batch, horizon, width = features.shape
@@ -145,7 +147,7 @@ class RecurrentGRU(nn.Module):
         return output
 
     def windows(self, features: Tensor, count: Tensor) -> Tensor:
-        raise NotImplementedError("a recurrent context has no windows: encode episodes")
+        raise TypeError("a recurrent context has no windows: encode episodes")
 
     def episodes(self, features: Tensor) -> Tensor:
         hidden = self.gru(features)[0]
