@@ -23,7 +23,7 @@ export MKL_NUM_THREADS ?= 1
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: $(VENV)/.stamp ## Set up, then run every test (under 10 minutes on 2 cores)
+test: $(VENV)/.stamp ## Set up, then run every test
 	$(PY) -m pytest $(ARGS)
 
 bench: $(VENV)/.stamp $(BENCH_VENV)/.stamp ## Set up, then train the methods beside their peers and write a report
