@@ -19,7 +19,7 @@ from rlcore import checkpoint
 from rlcore.files import read_json
 from rlcore.run import Run
 from taskinfer.cli import main
-from taskinfer.run.low_eval import open_low
+from taskinfer.run.saved import open_low
 
 CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
 PARTS = ("agent", "envs", "tasks", "first", "watch", "buffer")

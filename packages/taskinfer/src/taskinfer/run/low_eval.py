@@ -1,60 +1,17 @@
-"""`taskinfer low eval`: how well a saved low level follows sub-goals; and opening one, for whoever builds on it."""
+"""`taskinfer low eval`: how well a saved low level follows sub-goals."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rlcore import checkpoint
-from rlcore.config import from_dict
-from rlcore.errors import DataError, UsageError
-from rlcore.files import read_json, write_json
-from rlcore.provenance import near
+from rlcore.files import write_json
 from rlcore.seeding import derive
 from taskinfer.analysis.tracking import LIMIT, Plan, errors, measure
-from taskinfer.config import LowConfig, LowEvalConfig
+from taskinfer.config import LowEvalConfig
 from taskinfer.envs.bodies import GROUP_NAMES
-from taskinfer.low import GOAL, LowLevel
-
-ORDER = {"auto": ("best.pt", "final.pt", "last.pt")} | {name: (f"{name}.pt",) for name in ("best", "final", "last")}
-
-
-@dataclass(frozen=True)
-class SavedLow:
-    """A trained low level and where it came from."""
-
-    folder: Path
-    cfg: LowConfig
-    low: LowLevel
-    checkpoint: Path
-    step: int
-
-
-def open_low(folder: Path, which: str = "auto") -> SavedLow:
-    """Load checkpoint `which`: best, final, last, auto (the first of these there is), or a .pt file.
-
-    Raises: UsageError where there is no such run or it is another stage's; DataError where the file is damaged.
-    """
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"there is no run {folder}{near(folder)}")
-    stage = read_json(folder / "env.json").get("stage")
-    if stage != "low":
-        raise UsageError(f"{folder} is no low-level run (its stage is {stage}): see `taskinfer low train`")
-    if which in ORDER:
-        path = checkpoint.Checkpoints(folder / "checkpoints").find(*ORDER[which])
-    elif (path := Path(which)).suffix != ".pt":
-        raise UsageError(f"--checkpoint {which}: expected best, final, last, auto or a .pt file")
-    state = checkpoint.load(path)
-    try:
-        cfg = from_dict(LowConfig, state["config"], where=f"config in {path}")
-        agent, groups = state["parts"]["agent"], cfg.groups
-        low = LowLevel(cfg.sac, int(agent["obs_dim"]), int(agent["action_dim"]), groups)
-        low.load_state_dict(agent)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"checkpoint {path} is not one of a low level: {' '.join(str(error).split())[:200]}") from error
-    return SavedLow(folder, cfg, low, path, int(state["step"]))
+from taskinfer.low import GOAL
+from taskinfer.run.saved import open_low
 
 
 def evaluate_low(cfg: LowEvalConfig) -> int:

@@ -1,0 +1,108 @@
+"""Opening a run that was saved: read-only, with errors that name what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlcore import checkpoint, device
+from rlcore.config import from_dict
+from rlcore.errors import DataError, UsageError
+from rlcore.files import read_json
+from rlcore.provenance import near
+from taskinfer.agent import Agent
+from taskinfer.config import LowConfig, ToyConfig
+from taskinfer.envs.toy import dims
+from taskinfer.low import LowLevel
+from taskinfer.tasks import parse_families
+
+ORDER = {"auto": ("best.pt", "final.pt", "last.pt")} | {name: (f"{name}.pt",) for name in ("best", "final", "last")}
+# What a run of another stage is called, and the verb that makes one.
+STAGES = {
+    "toy": ("toy run", "toy train"), "low": ("low-level run", "low train"), "transfer": ("transfer", "transfer reuse"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SavedToy:
+    """A trained toy agent and where it came from."""
+
+    folder: Path
+    cfg: ToyConfig
+    agent: Agent
+    checkpoint: Path
+    step: int
+
+
+@dataclass(frozen=True)
+class SavedLow:
+    """A trained low level and where it came from."""
+
+    folder: Path
+    cfg: LowConfig
+    low: LowLevel
+    checkpoint: Path
+    step: int
+
+
+def open_toy(folder: Path, which: str = "auto", where: str = "cpu") -> SavedToy:
+    """Load the agent of checkpoint `which`: best, final, last, auto (the first of these there is), or a .pt file.
+
+    Raises: UsageError where there is no such run or it is another stage's; DataError where the file is damaged.
+    """
+    path = find(folder, "toy", which)
+    state = checkpoint.load(path)
+    with _belongs(path, "a toy agent"):
+        cfg = from_dict(ToyConfig, state["config"], where=f"config in {path}")
+        families = parse_families(cfg.tasks, planar=cfg.toy == "toy2d")
+        agent = Agent(cfg, *dims(cfg.toy), families, 0, device.resolve(where))
+        agent.load_state_dict(state["parts"]["agent"])
+    return SavedToy(folder, cfg, agent, path, int(state["step"]))
+
+
+def open_low(folder: Path, which: str = "auto", where: str = "cpu") -> SavedLow:
+    """Load the low level of checkpoint `which`; see `open_toy`."""
+    path = find(folder, "low", which)
+    state = checkpoint.load(path)
+    with _belongs(path, "a low level"):
+        cfg = from_dict(LowConfig, state["config"], where=f"config in {path}")
+        agent = state["parts"]["agent"]
+        sizes = int(agent["obs_dim"]), int(agent["action_dim"])
+        low = LowLevel(cfg.sac, *sizes, cfg.groups, device=device.resolve(where))
+        low.load_state_dict(agent)
+    return SavedLow(folder, cfg, low, path, int(state["step"]))
+
+
+def stage_of(folder: Path) -> str:
+    """The stage of a run: toy, low or transfer. UsageError, with similar names, where there is no run of this program.
+
+    Nothing is ever created.
+    """
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"there is no run {folder}{near(folder)}")
+    environment: Any = read_json(folder / "env.json")
+    return str(environment.get("stage")) if isinstance(environment, dict) else "None"
+
+
+def find(folder: Path, stage: str, which: str) -> Path:
+    """The checkpoint of a run of that stage."""
+    if (other := stage_of(folder)) != stage:
+        called, verb = STAGES[stage]
+        raise UsageError(f"{folder} is no {called} (its stage is {other}): see `taskinfer {verb}`")
+    if which in ORDER:
+        return checkpoint.Checkpoints(folder / "checkpoints").find(*ORDER[which])
+    if Path(which).suffix != ".pt":
+        raise UsageError(f"--checkpoint {which}: expected best, final, last, auto or a .pt file")
+    return Path(which)
+
+
+@contextmanager
+def _belongs(path: Path, what: str) -> Iterator[None]:
+    """Turn what a foreign checkpoint raises into one clear line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"checkpoint {path} is not one of {what}: {' '.join(str(error).split())[:200]}") from error
