@@ -213,6 +213,13 @@ def test_a_run_may_have_presets_of_its_own(toy, capsys):
     assert "unknown preset 'fast' (known: brief)" in capsys.readouterr().err
 
 
+def test_the_longest_verb_is_the_one_that_is_meant(toy, monkeypatch):
+    monkeypatch.setitem(toy.VERBS, "plot memory whole", toy.VERBS["practise"])
+    assert toy.main(["plot", "memory", "whole", "--preset", "brief"]) == 0
+    assert toy.SEEN[-1].seed == 4
+    assert toy.main(["plot", "memory", "half"]) == 7  # a run called half
+
+
 def test_the_preset_that_suits_is_found_and_can_be_declined(train, tmp_path):
     assert train("task=maze").eta == 0.5
     assert train("task=maze", "eta=0.1").eta == 0.1

@@ -33,15 +33,15 @@ def dispatch(
 ) -> int:
     """Run the verb that `argv` names; returns the exit code: the verb's own if it returned an int, else 0.
 
-    A verb may have two words ("plot training"). Presets are for verbs whose configuration is a RunConfig. Where a
-    configuration has PRESETS of its own, these take their place. Without `--preset`, `auto_preset(config)` may name the
-    one that suits what was asked for.
+    A verb may have up to three words ("plot training"). Presets are for verbs whose configuration is a RunConfig. Where
+    a configuration has PRESETS of its own, these take their place. Without `--preset`, `auto_preset(config)` may name
+    the one that suits what was asked for.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", QuintetWarning)
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
-            name = next((name for n in (2, 1) if (name := " ".join(argv[:n])) in verbs), None)
+            name = next((name for n in (3, 2, 1) if (name := " ".join(argv[:n])) in verbs), None)
             if name is None:
                 return _list_verbs(prog, verbs, argv, version)
             prog, (summary, config, function) = f"{prog} {name}", verbs[name]
