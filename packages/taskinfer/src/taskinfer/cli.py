@@ -15,6 +15,31 @@ VERBS = {
         "taskinfer.config:LowEvalConfig",
         "taskinfer.run.low_eval:evaluate_low",
     ),
+    "bench toy": (
+        "Compare a policy that infers with one that is told, and with one that is not.",
+        "taskinfer.config_use:BenchToyConfig",
+        "taskinfer.run.bench_toy:bench_toy",
+    ),
+    "config show": (
+        "Print the options of a run.",
+        "taskinfer.config_use:ConfigShowConfig",
+        "taskinfer.run.options:show_run",
+    ),
+    "config show toy": (
+        "Print those of a toy run to come.",
+        "taskinfer.config:ToyConfig",
+        "taskinfer.run.options:show_options",
+    ),
+    "config show low": (
+        "Print those of a low-level run to come.",
+        "taskinfer.config:LowConfig",
+        "taskinfer.run.options:show_options",
+    ),
+    "config diff": (
+        "Say in which options runs differ.",
+        "taskinfer.config_use:ConfigDiffConfig",
+        "taskinfer.run.options:diff_runs",
+    ),
     "body check": (
         "Say whether an environment can be a body.",
         "taskinfer.config:BodyCheckConfig",

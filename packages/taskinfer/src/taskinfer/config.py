@@ -13,6 +13,8 @@ from rlcore.config import RunConfig, nearest
 from rlcore.errors import UsageError
 from taskinfer.tasks import GROUPS, parse_families
 
+Arm = Literal["inferred", "oracle", "none"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
@@ -85,9 +87,7 @@ class ToyConfig(RunConfig):
     dir: Path = Path("output/toy")  # Folder of the runs.
     toy: str = "toy1d"  # toy1d, toy1d-multi (with pitch and height) or toy2d.
     tasks: str = "goal,velocity"  # Groups and families of tasks.
-    arm: Literal["inferred", "oracle", "none"] = (
-        "inferred"  # What the policy knows of the task: a belief, the truth, nothing.
-    )
+    arm: Arm = "inferred"  # What the policy knows of the task: a belief, the truth, nothing.
     num_train: int = 80  # Training tasks, one episode each an epoch.
     num_eval: int = 40  # Held-out tasks.
     horizon: int = 200  # Steps of an episode.

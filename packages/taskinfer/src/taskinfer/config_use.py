@@ -1,0 +1,88 @@
+"""Options of the verbs that use or compare what was trained. The comments are their --help. Loads no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import tyro.conf
+
+from rlcore.errors import UsageError
+from taskinfer.config import Arm, ToyConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchToyConfig(ToyConfig):
+    """Train what the policy may know of the task (a belief, the truth, nothing) on the same seeds, and compare.
+
+    Every run is an ordinary one of `taskinfer toy train`; the same command again goes on where it stopped. The options
+    below are those of all runs.
+    """
+
+    dir: Path = Path("output/bench")  # Folder of the benches; the runs are in DIR/NAME.
+    name: str | None = "toy"  # Name of the bench.
+    seed: tyro.conf.Suppress[tyro.conf.Fixed[int]] = 0  # One of --seeds.
+    arm: tyro.conf.Suppress[tyro.conf.Fixed[Arm]] = "inferred"  # Each of --arms.
+    resume: tyro.conf.Suppress[tyro.conf.Fixed[Literal["auto", "never", "must"]]] = "auto"  # Always.
+    overwrite: tyro.conf.Suppress[tyro.conf.Fixed[bool]] = False  # Never: take another --name.
+    seeds: str = "0-4"  # Seeds of the runs: 0-4 or 0,1,7.
+    arms: tuple[Arm, ...] = ("inferred", "oracle", "none")  # What is compared; two of them give no fraction.
+    workers: int = 1  # Runs at a time, each with its own process and --threads.
+    json: bool = False  # Print the result as JSON.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_seeds(self.seeds)
+        if self.seed or self.arm != "inferred" or self.resume != "auto" or self.overwrite:
+            raise UsageError("seed, arm, resume, overwrite: a bench has --seeds and --arms, and another --name")
+        if not self.arms or len(set(self.arms)) < len(self.arms):
+            raise UsageError(f"arms: expected some of inferred oracle none, each once, got {self.arms}")
+        if not 1 <= self.workers <= 1024:
+            raise UsageError(f"workers: must be in 1 .. 1024, got {self.workers}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs, their logs and the result go."""
+        return self.dir / (self.name or "toy")
+
+    def run_config(self, arm: Arm, seed: int) -> ToyConfig:
+        """The options of one of the runs."""
+        own = {f.name: getattr(self, f.name) for f in fields(ToyConfig)}
+        return ToyConfig(**{**own, "arm": arm, "seed": seed, "name": f"{arm}-s{seed}", "dir": self.folder})
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from `0-4` or `0,1,7`, in that order. UsageError for anything else, and for a seed named twice."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if not first <= last < first + 1000:
+            raise UsageError(f"seeds: expected e.g. 0-4 or 0,1,7, got {text!r}")
+        seeds += range(first, last + 1)
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds: {text!r} names a seed twice")
+    return tuple(seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigShowConfig:
+    """Print the options of a run as YAML; what is not the default has the default beside it.
+
+    `config show toy` and `config show low` print those of a run that is still to come, with any options and presets.
+    """
+
+    run: tyro.conf.Positional[Path]  # Folder of a run.
+    debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigDiffConfig:
+    """Print the options in which two runs differ, or a run and the defaults."""
+
+    run: tyro.conf.Positional[Path]  # Folder of a run.
+    other: tyro.conf.Positional[Path | None] = None  # Folder of another one; left out: the defaults.
+    json: bool = False  # Print them as JSON.
+    debug: bool = False  # Show full tracebacks.
