@@ -40,6 +40,18 @@ VERBS = {
         "taskinfer.config_use:ConfigDiffConfig",
         "taskinfer.run.options:diff_runs",
     ),
+    "plot csv": ("Draw learning curves of runs.", "taskinfer.config_use:PlotCsvConfig", "taskinfer.run.plot:plot_csv"),
+    "plot latent": (
+        "Draw where tasks lie in the latent space.",
+        "taskinfer.config_use:PlotLatentConfig",
+        "taskinfer.run.latents:plot_latent",
+    ),
+    "plot belief": (
+        "Draw a belief under task switches.",
+        "taskinfer.config_use:PlotBeliefConfig",
+        "taskinfer.run.plot:plot_belief",
+    ),
+    "plot gif": ("Make a gif of a film.", "taskinfer.config_use:PlotGifConfig", "taskinfer.run.plot:plot_gif"),
     "body check": (
         "Say whether an environment can be a body.",
         "taskinfer.config:BodyCheckConfig",

@@ -86,3 +86,65 @@ class ConfigDiffConfig:
     other: tyro.conf.Positional[Path | None] = None  # Folder of another one; left out: the defaults.
     json: bool = False  # Print them as JSON.
     debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotCsvConfig:
+    """Draw what was learnt, from the records of runs or from any progress.csv.
+
+    Runs that differ by their seed alone are one line: the interquartile mean and its 95 % bootstrap band.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # Runs, folders of runs (such as a bench's), or csv files.
+    columns: str = ""  # Comma-separated, a panel each: test_return,test_success; left out: what the stage is about.
+    smooth: int = 1  # Rows of each run in a moving average; an odd number.
+    format: str = "png"  # Of the files: png,pdf,svg or some of them.
+    output: Path | None = None  # File, less its suffix; left out: RUN/plots/progress, or progress here for several.
+    list: bool = False  # Only print the columns that there are.
+    debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotLatentConfig:
+    """Draw the latents of a toy run, coloured by family and labelled with specs; save them for other tools."""
+
+    run: tyro.conf.Positional[Path]  # Folder of the run.
+    checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
+    dims: Literal[2, 3] = 2  # Of the pictures.
+    tsne: bool = True  # Also draw t-SNE, where scikit-learn is installed.
+    times: int = 5  # Beliefs of each episode, evenly spaced; the last one is labelled.
+    seed_base: int = 10_000  # Decides the episodes.
+    format: str = "png"  # Of the files: png,pdf,svg or some of them.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.times <= 10_000:
+            raise UsageError(f"times: must be in 1 .. 10000, got {self.times}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotGifConfig:
+    """Make a gif of a film."""
+
+    video: tyro.conf.Positional[Path]  # Such as RUN/videos/film.mp4.
+    output: Path | None = None  # The film's name with .gif if left out.
+    fps: float | None = None  # Frames a second, at most 50; left out: the film's own.
+    width: int | None = None  # Pixels; left out: the film's own.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps <= 50:
+            raise UsageError(f"fps: must be in (0, 50] (gif viewers show no more), got {self.fps}")
+        if self.width is not None and not 8 <= self.width <= 8192:
+            raise UsageError(f"width: must be in 8 .. 8192, got {self.width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotBeliefConfig:
+    """Draw a belief over time under task switches, beside the truth. `eval nonstationary` writes what is drawn."""
+
+    source: tyro.conf.Positional[Path]  # A run, or the npz file itself.
+    agent: int = 0  # Which of those in the file.
+    format: str = "png"  # Of the files: png,pdf,svg or some of them.
+    output: Path | None = None  # File, less its suffix; left out: RUN/plots/belief, or beside the npz file.
+    debug: bool = False  # Show full tracebacks.

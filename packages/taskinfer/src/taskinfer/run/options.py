@@ -11,12 +11,12 @@ from rlcore.config import to_dict
 from rlcore.errors import DataError, UsageError
 from rlcore.files import read_json
 from rlcore.provenance import near
+from taskinfer.analysis.records import flat
 from taskinfer.config import LowConfig, ToyConfig
 from taskinfer.config_use import ConfigDiffConfig, ConfigShowConfig
 
 DEFAULTS: dict[str, type[ToyConfig | LowConfig]] = {"toy": ToyConfig, "low": LowConfig}  # by stage
 PLACE = frozenset({"name", "dir"})  # where a run lies, not what it is
-Options = dict[str, Any]  # dotted key -> plain value
 
 
 def show_options(cfg: ToyConfig | LowConfig) -> int:
@@ -68,20 +68,12 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     return saved["config"], to_dict(cls()) if cls else None
 
 
-def flat(options: Mapping[str, Any], prefix: str = "") -> Options:
-    """`{"inference": {"lr": 1}}` as `{"inference.lr": 1}`."""
-    found: Options = {}
-    for key, value in options.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found
-
-
 def as_yaml(options: Mapping[str, Any], defaults: Mapping[str, Any] | None) -> str:
     """YAML, a line an option; a comment gives the default where it is another."""
     return "\n".join(_lines(options, flat(defaults or {}), "", ""))
 
 
-def _lines(options: Mapping[str, Any], defaults: Options, prefix: str, indent: str) -> Iterator[str]:
+def _lines(options: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str, indent: str) -> Iterator[str]:
     for key, value in options.items():
         if isinstance(value, Mapping):
             yield f"{indent}{key}:"
