@@ -23,36 +23,6 @@ from taskinfer.run.saved import open_low
 
 CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
 PARTS = ("agent", "envs", "tasks", "first", "watch", "buffer")
-SICK = """
-import numpy as np
-from gymnasium.spaces import Box
-from taskinfer.tasks import State
-
-class Slider:
-    observation_dim, dt, action_space = 1, 0.1, Box(-1.0, 1.0, (1,), np.float32)
-    def __init__(self, sick_from=10**9, sick_until=10**9):
-        self.sick, self.total = range(sick_from, sick_until), 0
-    def reset(self, seed):
-        self.x, self.v = 0.0, np.random.default_rng(seed).normal()
-        return np.array([self.v], np.float32)
-    def step(self, action):
-        self.v, self.total = float(action[0]), self.total + 1
-        self.x += float("nan") if self.total in self.sick else 0.1 * self.v
-        return np.array([self.v], np.float32)
-    def simple_state(self):
-        zero = np.zeros(())
-        return State(np.asarray(self.x), np.asarray(self.v), zero, zero, zero, zero)
-    def healthy(self):
-        return True
-    def render(self):
-        return np.zeros((4, 4, 3), np.uint8)
-    def close(self):
-        pass
-
-def well(): return Slider()
-def sick(): return Slider(sick_from=60)
-def sick_once(): return Slider(sick_from=60, sick_until=61)
-"""
 
 
 def train(root: Path, name: str, *options: str, code: int = 0) -> Path:
@@ -104,19 +74,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
     return arrange
 
 
-@pytest.fixture
-def sliders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sick_bodies.py").write_text(SICK)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("sick_bodies", None)
-
-
 @pytest.mark.parametrize(
     ("body", "stop"),  # in the random steps, in the middle of episodes, soon after a checkpoint
-    [("sick_bodies:well", 76), ("cheetah", 333), ("sick_bodies:well", 612)],
+    [("tiny_bodies:slider", 76), ("cheetah", 333), ("tiny_bodies:slider", 612)],
 )
-def test_half_and_half_is_whole(body: str, stop: int, tmp_path: Path, stop_at: Any, sliders: None):
+def test_half_and_half_is_whole(body: str, stop: int, tmp_path: Path, stop_at: Any):
     whole = train(tmp_path, "whole", "--body", body)
     stop_at(stop)
     train(tmp_path, "halves", "--body", body, code=85)
@@ -129,16 +91,16 @@ def test_half_and_half_is_whole(body: str, stop: int, tmp_path: Path, stop_at: A
     same(a["rng"], b["rng"], "rng")
 
 
-def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path, sliders: None):
-    options = ("--body", "sick_bodies:well")
+def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):
+    options = ("--body", "tiny_bodies:slider")
     often = train(tmp_path, "often", *options, "--eval-every", "240", "--save-every", "60", "--eval-repeats", "2")
     seldom = train(tmp_path, "seldom", *options, "--eval-every", "100000", "--save-every", "100000")
     same(final(often)["parts"]["agent"], final(seldom)["parts"]["agent"])
     assert rows(often) == rows(seldom)
 
 
-def test_one_seed_one_run_other_seed_other_run(tmp_path: Path, sliders: None):
-    options = ("--body", "sick_bodies:well", "--eval-every", "100000", "--seed")
+def test_one_seed_one_run_other_seed_other_run(tmp_path: Path):
+    options = ("--body", "tiny_bodies:slider", "--eval-every", "100000", "--seed")
     one, again, other = (train(tmp_path, name, *options, seed) for name, seed in (("a", "5"), ("b", "5"), ("c", "6")))
     same(final(one)["parts"]["agent"], final(again)["parts"]["agent"])
     assert rows(one) == rows(again) != rows(other)
@@ -174,14 +136,14 @@ def test_what_is_no_low_level_run_is_said(tmp_path: Path, capsys: pytest.Capture
     assert "is no low-level run (its stage is toy)" in capsys.readouterr().err
 
 
-def test_a_body_that_keeps_breaking_down_is_named(tmp_path: Path, sliders: None, capsys: pytest.CaptureFixture[str]):
-    options = ("--body", "sick_bodies:sick", "--save-every", "80", "--eval-every", "100000")
+def test_a_body_that_keeps_breaking_down_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = ("--body", "tiny_bodies:sick", "--save-every", "80", "--eval-every", "100000")
     train(tmp_path, "run", *options, code=3)
     error = capsys.readouterr().err
-    assert "warning: the simulation of body 0 (sick_bodies:sick, episode 0, reset seed " in error
+    assert "warning: the simulation of body 0 (tiny_bodies:sick, episode 0, reset seed " in error
     assert error.count("warning") == 1
     assert "broke down in 12 of" in error  # 3 steps of 4 bodies
-    assert "body 0 (sick_bodies:sick, episode " in error
+    assert "body 0 (tiny_bodies:sick, episode " in error
     assert "last good checkpoint: step" in error
     folder = tmp_path / "run"
     assert list((folder / "analysis").glob("nonfinite_step_*.pt"))
@@ -190,17 +152,15 @@ def test_a_body_that_keeps_breaking_down_is_named(tmp_path: Path, sliders: None,
         assert checkpoint.nonfinite(state["parts"], "parts") is None
 
 
-def test_a_body_that_breaks_down_once_is_said_and_goes_on(
-    tmp_path: Path, sliders: None, capsys: pytest.CaptureFixture[str]
-):
-    options = ("--body", "sick_bodies:sick_once", "--num-envs", "1", "--steps", "480", "--eval-every", "100000")
+def test_a_body_that_breaks_down_once_is_said_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = ("--body", "tiny_bodies:sick_once", "--num-envs", "1", "--steps", "480", "--eval-every", "100000")
     folder = train(tmp_path, "run", *options)
     assert "was begun anew" in capsys.readouterr().err
     assert rows(folder)[-1]["broken_steps"] == 1
 
 
 def test_a_learner_that_diverges_is_stopped(
-    tmp_path: Path, sliders: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     from rlblocks.sac import SAC
 
@@ -213,7 +173,7 @@ def test_a_learner_that_diverges_is_stopped(
         return metrics
 
     monkeypatch.setattr(SAC, "update", sick)
-    train(tmp_path, "run", "--body", "sick_bodies:well", code=3)
+    train(tmp_path, "run", "--body", "tiny_bodies:slider", code=3)
     error = capsys.readouterr().err
     assert "critic_loss" in error
     assert "is not finite" in error

@@ -52,6 +52,11 @@ VERBS = {
         "taskinfer.run.plot:plot_belief",
     ),
     "plot gif": ("Make a gif of a film.", "taskinfer.config_use:PlotGifConfig", "taskinfer.run.plot:plot_gif"),
+    "transfer reuse": (
+        "Drive a body by what was learnt on the toy.",
+        "taskinfer.config_transfer:TransferConfig",
+        "taskinfer.run.transfer:reuse",
+    ),
     "body check": (
         "Say whether an environment can be a body.",
         "taskinfer.config:BodyCheckConfig",

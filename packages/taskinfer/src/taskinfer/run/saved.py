@@ -13,8 +13,11 @@ from rlcore.config import from_dict
 from rlcore.errors import DataError, UsageError
 from rlcore.files import read_json
 from rlcore.provenance import near
+from rlcore.seeding import numpy_generator
 from taskinfer.agent import Agent
 from taskinfer.config import LowConfig, ToyConfig
+from taskinfer.context import Episodes
+from taskinfer.data import EpisodeRing
 from taskinfer.envs.toy import dims
 from taskinfer.low import LowLevel
 from taskinfer.tasks import parse_families
@@ -106,3 +109,19 @@ def _belongs(path: Path, what: str) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"checkpoint {path} is not one of {what}: {' '.join(str(error).split())[:200]}") from error
+
+
+def training_episodes(saved: SavedToy, num: int = 500) -> Episodes | None:
+    """`num` random episodes of those that the toy run kept; None where its replay files are gone.
+
+    An older checkpoint's may have been deleted: then those of the last one.
+    """
+    cfg, size = saved.cfg, dims(saved.cfg.toy)
+    for path in (saved.checkpoint, saved.folder / "checkpoints" / "last.pt"):
+        ring = EpisodeRing(cfg.ring, cfg.horizon, *size, numpy_generator(0, "gauge"))
+        try:
+            ring.load(saved.folder / "replay", checkpoint.load(path)["parts"]["ring"])
+        except (DataError, KeyError):
+            continue
+        return ring.sample(num)
+    return None

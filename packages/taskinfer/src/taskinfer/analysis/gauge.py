@@ -1,0 +1,78 @@
+"""How far what a body shows the encoder lies from what the encoder was trained on: the silent failure of a transfer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from taskinfer.context import Episodes, all_features
+from taskinfer.envs.toy import OBSERVED
+from taskinfer.record import Record
+
+Array = np.ndarray[Any, Any]
+QUANTILE = 0.99  # of the training transitions, that count as inside
+RIDGE = 1e-3  # added to the correlations' diagonal: on the toy x' - x and v' say the same
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """The training distribution of the encoder's features [s, r, s'], as the encoder sees them."""
+
+    names: tuple[str, ...]
+    mean: Array  # (F,)
+    std: Array  # (F,)
+    inverse: Array  # (F, F) of the correlations
+    limit: float  # `QUANTILE` of the training transitions' distances
+    ends: Array  # (2, F) between which that share of each feature lies in training
+
+    @classmethod
+    def fit(cls, toy: str, features: Array) -> Gauge:
+        """From features (N, F) of training transitions."""
+        mean, std = features.mean(0), np.maximum(features.std(0), 1e-6)
+        scaled = (features - mean) / std
+        inverse = np.linalg.inv(scaled.T @ scaled / len(scaled) + RIDGE * np.eye(len(mean)))
+        ends = np.quantile(features, [0.5 - QUANTILE / 2, 0.5 + QUANTILE / 2], axis=0)
+        seen = OBSERVED[toy]
+        names = (*seen, "reward", *(f"next {name}" for name in seen))
+        limit = float(np.quantile(_mahalanobis(scaled, inverse), QUANTILE))
+        return cls(names, mean, std, inverse, limit, ends)
+
+    def distance(self, features: Array) -> Array:
+        """(N,) Mahalanobis distances of features (N, F) from the training mean."""
+        return _mahalanobis((features - self.mean) / self.std, self.inverse)
+
+    def report(self, features: Array) -> dict[str, Any]:
+        """Shares of transitions (N, F) outside of what `QUANTILE` of training was: together, and feature by feature."""
+        distance = self.distance(features)
+        low, high = self.ends
+        single = ((features < low) | (features > high)).mean(0)
+        return {
+            "outside": float((distance > self.limit).mean()), "in_training": round(1 - QUANTILE, 6),
+            "distance": float(np.median(distance)), "limit": self.limit,
+            "by_feature": {name: float(share) for name, share in zip(self.names, single)},
+        }  # fmt: skip
+
+
+def _mahalanobis(scaled: Array, inverse: Array) -> Array:
+    squared: Array = np.einsum("nf,fg,ng->n", scaled, inverse, scaled)
+    distance: Array = np.sqrt(np.maximum(squared, 0.0))
+    return distance
+
+
+def training_features(episodes: Episodes, symlog: bool) -> Array:
+    """(N, F) float64 of every transition of the episodes."""
+    horizon = episodes.reward.shape[1]
+    inside = torch.arange(horizon, device=episodes.length.device) < episodes.length[:, None]
+    return all_features(episodes, symlog)[inside].double().cpu().numpy()
+
+
+def lived_features(record: Record, symlog: bool) -> Array:
+    """(N, F) float64 of every transition of those that were up."""
+    n, steps = record.reward.shape
+    none = torch.zeros(n, dtype=torch.int64)
+    obs, reward = torch.as_tensor(record.obs), torch.as_tensor(record.reward)
+    episodes = Episodes(obs, torch.as_tensor(record.action), reward, none + steps, none, none.float(), none)
+    return all_features(episodes, symlog)[torch.as_tensor(record.alive)].double().cpu().numpy()

@@ -1,0 +1,62 @@
+"""Options of `taskinfer transfer`. The comments are its --help. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from rlcore.config import RunConfig
+from rlcore.errors import UsageError
+from taskinfer.tasks import parse_tasks
+
+HighLevelName = Literal["toy", "zeroed", "random", "oracle"]
+HIGH_LEVELS: tuple[HighLevelName, ...] = get_args(HighLevelName)
+
+
+def fixed_stride(text: str) -> int:
+    """Body steps a decision, from `fixed:5`. UsageError for anything else."""
+    kind, _, number = text.partition(":")
+    if kind == "learned":
+        raise UsageError("stride: a learned stride is not there yet: use --stride fixed:5")
+    if kind != "fixed" or not number.isdecimal() or not 1 <= int(number) <= 1_000:
+        raise UsageError(f"stride: expected fixed:K with K in 1 .. 1000, got {text!r}")
+    return int(number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(RunConfig):
+    """Drive a body by what was learnt on the toy, beside three other ways to choose its sub-goals.
+
+    Nothing is trained. A command that was stopped goes on with the first high level that was not done.
+    """
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "debug": {"tasks": "goal:2,-2;velocity:1", "repeats": 1, "decisions": 5, "stride": "fixed:2"},
+    }
+
+    dir: Path = Path("output/transfer")  # Folder of the runs.
+    inference: Path  # Folder of the toy run that infers the task: output/toy/NAME.
+    low: Path  # Folder of the low-level run that moves the body: output/low_level_policy/NAME.
+    inference_checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
+    low_checkpoint: str = "auto"  # The same for the low level.
+    high_level: tuple[HighLevelName, ...] = HIGH_LEVELS  # Who sets the sub-goals.
+    tasks: str = "goal:2,-2,5,-5;velocity:1,-1,2,-2"  # What is rewarded: m from x = 0, m/s.
+    repeats: int = 5  # Bodies for each task.
+    decisions: int = 100  # Of an episode.
+    stride: str = "fixed:5"  # Body steps a decision.
+    reach: float = 1.5  # m that the toy's full action asks a body to go; on the toy itself it is 0.5.
+    reward: Literal["last", "mean", "sum"] = "last"  # What a decision is paid of its body steps.
+    json: bool = False  # Print the result as JSON.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fixed_stride(self.stride)
+        parse_tasks(self.tasks)
+        for key in ("repeats", "decisions"):
+            if not 1 <= getattr(self, key) < 2**20:
+                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        if not 0 < self.reach <= 100:
+            raise UsageError(f"reach: must be in (0, 100] m, got {self.reach}")
+        if not self.high_level or len(set(self.high_level)) < len(self.high_level):
+            raise UsageError(f"high_level: expected some of {', '.join(HIGH_LEVELS)}, each once, got {self.high_level}")
