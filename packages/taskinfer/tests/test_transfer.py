@@ -19,7 +19,6 @@ from rlcore.run import Run
 from taskinfer.analysis.gauge import Gauge, lived_features, training_features
 from taskinfer.cli import main
 from taskinfer.config_transfer import TransferConfig
-from taskinfer.context import Episodes
 from taskinfer.envs.bodies import GROUP_NAMES, SubGoal
 from taskinfer.highlevel import Oracle, RandomGoals, ToyPolicy
 from taskinfer.inference import Belief
@@ -135,13 +134,7 @@ def test_a_goal_stays_where_it_was_set_while_the_body_moves(toy_run: Path, low_r
 def test_beliefs_are_those_of_the_recorded_transitions(toy_run: Path, low_run: Path):
     parts = reused(toy_run, low_run)
     record = drive(parts, "toy", decisions=40, stride=1)
-    n, steps = record.reward.shape
-    none = torch.zeros(n, dtype=torch.int64)
-    episodes = Episodes(
-        torch.as_tensor(record.obs), torch.as_tensor(record.action), torch.as_tensor(record.reward), none + steps,
-        none, none.float(), none,
-    )  # fmt: skip
-    whole = parts.stack.inference.encode(episodes)
+    whole = parts.stack.inference.encode(record.episodes())
     np.testing.assert_allclose(whole.mean.numpy(), record.belief_mean, atol=1e-5)
     np.testing.assert_allclose(whole.std.numpy(), record.belief_std, atol=1e-5)
     np.testing.assert_allclose(record.family_prob.sum(-1), 1.0, atol=1e-5)

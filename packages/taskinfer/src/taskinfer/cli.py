@@ -57,6 +57,11 @@ VERBS = {
         "taskinfer.config_transfer:TransferConfig",
         "taskinfer.run.transfer:reuse",
     ),
+    "eval causality": (
+        "Say whether beliefs cause what a toy run does.",
+        "taskinfer.config_transfer:EvalCausalityConfig",
+        "taskinfer.run.causality:evaluate_causality",
+    ),
     "body check": (
         "Say whether an environment can be a body.",
         "taskinfer.config:BodyCheckConfig",

@@ -1,10 +1,12 @@
-"""Options of `taskinfer transfer`. The comments are its --help. Loads no torch."""
+"""Options of `taskinfer transfer` and `taskinfer eval`. The comments are its --help. Loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
+
+import tyro.conf
 
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
@@ -60,3 +62,22 @@ class TransferConfig(RunConfig):
             raise UsageError(f"reach: must be in (0, 100] m, got {self.reach}")
         if not self.high_level or len(set(self.high_level)) < len(self.high_level):
             raise UsageError(f"high_level: expected some of {', '.join(HIGH_LEVELS)}, each once, got {self.high_level}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalCausalityConfig:
+    """Say whether beliefs cause what a toy run does: swapped and zeroed beliefs, noise in place of actions.
+
+    Writes analysis/causality.json.
+    """
+
+    run: tyro.conf.Positional[Path]  # Folder of a toy run: output/toy/NAME.
+    checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
+    pairs: int = 10  # Pairs of opposite tasks for each kind.
+    seed_base: int = 10_000  # Decides the points' first states.
+    json: bool = False  # Print the result as JSON.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.pairs <= 10_000:
+            raise UsageError(f"pairs: must be in 1 .. 10000, got {self.pairs}")

@@ -12,6 +12,7 @@ import torch
 
 from rlcore.errors import DataError
 from rlcore.files import write_atomic
+from taskinfer.context import Episodes
 from taskinfer.inference import Belief
 from taskinfer.tasks import BODY, TOY, Family, Tasks, kind, threshold
 
@@ -69,6 +70,13 @@ class Record:
         guess = self.believed()[:, 1:]
         groups = np.array([kind(family) for family in Family])
         return guess == self.true_family, groups[guess] == groups[self.true_family]
+
+    def episodes(self, device: str | torch.device = "cpu", length: Array | None = None) -> Episodes:
+        """As the encoder takes them, by the first of their tasks; `length` (n,) to cut them off early."""
+        n, steps = self.reward.shape
+        size = np.full(n, steps) if length is None else length
+        columns = (self.obs, self.action, self.reward, size, self.true_family[:, 0], self.spec[:, 0], np.arange(n))
+        return Episodes(*(torch.as_tensor(value, device=device) for value in columns))
 
     def thresholds(self) -> Array:
         """(n, T) the largest error that is a success."""

@@ -71,8 +71,4 @@ def training_features(episodes: Episodes, symlog: bool) -> Array:
 
 def lived_features(record: Record, symlog: bool) -> Array:
     """(N, F) float64 of every transition of those that were up."""
-    n, steps = record.reward.shape
-    none = torch.zeros(n, dtype=torch.int64)
-    obs, reward = torch.as_tensor(record.obs), torch.as_tensor(record.reward)
-    episodes = Episodes(obs, torch.as_tensor(record.action), reward, none + steps, none, none.float(), none)
-    return all_features(episodes, symlog)[torch.as_tensor(record.alive)].double().cpu().numpy()
+    return all_features(record.episodes(), symlog)[torch.as_tensor(record.alive)].double().cpu().numpy()

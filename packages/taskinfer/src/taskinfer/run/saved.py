@@ -20,7 +20,7 @@ from taskinfer.context import Episodes
 from taskinfer.data import EpisodeRing
 from taskinfer.envs.toy import dims
 from taskinfer.low import LowLevel
-from taskinfer.tasks import parse_families
+from taskinfer.tasks import Family, Task, Tasks, parse_families
 
 ORDER = {"auto": ("best.pt", "final.pt", "last.pt")} | {name: (f"{name}.pt",) for name in ("best", "final", "last")}
 # What a run of another stage is called, and the verb that makes one.
@@ -125,3 +125,10 @@ def training_episodes(saved: SavedToy, num: int = 500) -> Episodes | None:
             continue
         return ring.sample(num)
     return None
+
+
+def held_out_tasks(saved: SavedToy) -> Tasks:
+    """The tasks that the toy run did not train on."""
+    path = saved.folder / "task_dict.json"
+    with _belongs(path, "a toy run's tasks"):
+        return Tasks.of([Task(Family(row["family_id"]), row["spec"]) for row in read_json(path)["eval"]])
