@@ -64,20 +64,23 @@ def job_records(job: Job, results: Path) -> list[dict[str, Any]]:
     if record["state"] == "done":
         record |= spent(costs_of(results, job), rows)
         scores = scores_of(results, job)
-    evals = [row for row in rows if row["kind"] == "eval"]
+    evals, key = [row for row in rows if row["kind"] == "eval"], METHODS[job.method].program.returns
     if not (parts := TASKS[job.task].parts):
-        return [record | learnt(job.task, evals, next(iter(scores.values()), None))]
-    by_part = {part: [row for row in rows if row["kind"] == "eval_task" and row["task"] == part] for part in parts}
-    tasks = {part: f"{job.task}/{part}" for part in parts}
-    return [record | {"task": tasks[part]} | learnt(tasks[part], by_part[part], scores.get(part)) for part in parts]
+        return [record | learnt(job.task, evals, key, next(iter(scores.values()), None))]
+    found = []
+    for part in parts:
+        own = [row for row in rows if row["kind"] == "eval_task" and row["task"] == part]
+        task, own = f"{job.task}/{part}", evals if "{part}" in key else own
+        found.append(record | {"task": task} | learnt(task, own, key.format(part=part), scores.get(part)))
+    return found
 
 
-def learnt(task: str, evals: list[dict[str, Any]], returns: list[float] | None) -> dict[str, Any]:
-    """The learning curve, [env steps, return, CPU seconds] each; the score, once it is there."""
-    curve = {"curve": [[row["step"], round(row["return_mean"], 4), round(row["cpu_s"], 1)] for row in evals]}
+def learnt(task: str, evals: list[dict[str, Any]], key: str, returns: list[float] | None) -> dict[str, Any]:
+    """The learning curve, [env steps, return, CPU seconds] each, from `key`; the score, once it is there."""
+    curve = {"curve": [[row["step"], round(row[key], 4), round(row["cpu_s"], 1)] for row in evals]}
     if returns is None:
         return curve
-    at_bar = next((row for row in evals if row["return_mean"] >= TASKS[task].bar), None)
+    at_bar = next((row for row in evals if row[key] >= TASKS[task].bar), None)
     return curve | {
         "return_mean": round(statistics.fmean(returns), 4),
         "return_std": round(statistics.pstdev(returns), 4),
@@ -137,6 +140,7 @@ def summarize(method: str, records: list[dict[str, Any]]) -> dict[str, Any]:
         **{key: median if math.isfinite(median) else None for key, median in to_bar.items()},
         "curve": band([r["curve"] for r in done]),
         "bar": TASKS[done[0]["task"]].bar,
+        "floor": TASKS[done[0]["task"]].floor,
         **{key: statistics.median(r[key] for r in done) for key in MEDIANS},
     }
 
@@ -166,7 +170,13 @@ def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
     mine = [r for r in records if (r["task"], r["method"]) == (claim.task, claim.method)]
     scores = [r["return_mean"] for r in mine if r["state"] == "done"]
     need = min(claim.of or len(mine), len(mine))
-    if claim.at_least is not None:
+    if claim.recovers is not None:
+        scores, low, high = recovered(claim, records), *(METHODS[name].title for name in claim.between)
+        text = f"at least {claim.recovers:g} of the way from {low} to {high}"
+        good = sum(score >= claim.recovers for score in scores)
+    elif claim.below is not None:
+        text, good = f"at most {claim.below:g}", sum(score <= claim.below for score in scores)
+    elif claim.at_least is not None:
         text, good = f"at least {claim.at_least:g}", sum(score >= claim.at_least for score in scores)
     else:
         limit = claim.at_most or 0.0
@@ -174,6 +184,23 @@ def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
     holds = good >= need if mine and len(scores) == len(mine) else None
     text = f"{METHODS[claim.method].title} on {TASKS[claim.task].title}: {text} in {need} of {len(mine)} seeds"
     return {"claim": text, "good": good, "scores": scores, "holds": holds}
+
+
+def recovered(claim: Claim, records: list[dict[str, Any]]) -> list[float]:
+    """Where between the claim's two other methods its own lies, 0 to 1, on each seed that all three have finished.
+
+    Nowhere (0) where the second of them is no better than the first.
+    """
+    done = {
+        (r["method"], r["seed"]): r["return_mean"] for r in records if r["task"] == claim.task and "return_mean" in r
+    }
+    low, high = claim.between
+    shares = []
+    for seed in sorted({seed for _, seed in done}):
+        if all((name, seed) in done for name in (claim.method, low, high)):
+            whole = done[high, seed] - done[low, seed]
+            shares.append((done[claim.method, seed] - done[low, seed]) / whole if whole > 0 else 0.0)
+    return shares
 
 
 def machine() -> dict[str, Any]:

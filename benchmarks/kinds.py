@@ -27,6 +27,7 @@ class Task:
     episodes: int = 100  # of the final score
     needs: str = ""  # module that its simulator comes with
     parts: tuple[str, ...] = ()
+    floor: float = 0.0  # what doing nothing gets
 
     def installed(self) -> bool:
         return not self.needs or importlib.util.find_spec(self.needs) is not None
@@ -34,12 +35,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Program:
-    """A command line with the verbs train and eval; the templates say what it calls the same things."""
+    """A command line with the verbs train and eval; the templates say what it calls the same things.
+
+    `stage` comes before those verbs, where a program has several. `returns` is the key of the learning curve in "eval"
+    rows; with {part} in it, that of each part of a task, which otherwise has "eval_task" rows of its own.
+    """
 
     start: str  # a package, or a script run by the peers' Python
     about: str = ""  # for the report's small print
     train: str = "--env {env} --seed {seed} --total-steps {steps} --eval-every {every}"
     score: str = "--num-eval-episodes {episodes} --seed-base {base}"
+    stage: str = ""
+    returns: str = "return_mean"
 
     @property
     def is_peer(self) -> bool:
@@ -75,12 +82,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the repository says: `method` scores `at_least` on `task` in `of` seeds, or `at_most` (both ways) in all."""
+    """What the repository says of the scores of `method` on `task`, in `of` seeds.
+
+    Each is `at_least` or `below` a number, within +- `at_most`, or `recovers` that share of the way between the scores
+    of two other methods on the same seed.
+    """
 
     task: str
     method: str
     at_least: float | None = None
     at_most: float | None = None
+    below: float | None = None
+    recovers: float | None = None
+    between: tuple[str, str] = ("", "")
     of: int | None = None  # None: every seed
 
 

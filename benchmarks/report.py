@@ -25,7 +25,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{short(row['iqm'])} [{short(row['ci'][0])}, {short(row['ci'][1])}]",
         f"{row['solved']}/{row['runs']}",
         *(f"{row[key]:,.0f}" if row[key] else "–" for key in ("steps_to_bar", "cpu_to_bar")),
-        sparkline([point[1] for point in row["curve"]], 0.0, row["bar"]),
+        sparkline([point[1] for point in row["curve"]], row["floor"], row["bar"]),
         *(f"{row[key]:,.0f}" for key in MEDIANS),
     )
 

@@ -64,6 +64,30 @@ TASKS = {
     "mt4/pendulum-swingup": control("Four at once: pendulum swing-up", "pendulum-swingup", 200, TOGETHER),
     "mt4/reacher-easy": control("Four at once: reacher easy", "reacher-easy", 150, TOGETHER),
     "mt4/cup-catch": control("Four at once: ball in cup", "cup-catch", 175, TOGETHER),
+    "toy": Task(
+        title="Toy, held-out tasks",
+        env="toy1d",
+        bar=-15,
+        floor=-200,
+        about="Reach a place or run at a speed, either way, told by rewards alone: 40 tasks that training never "
+        "saw, 200 steps each. Standing still is -200; the bound of those who know the task is about -6.",
+        episodes=1,  # of each task
+    ),
+    "cheetah": Task(
+        title="Cheetah's low level",
+        env="cheetah",
+        about="HalfCheetah-v5 follows sub-goals.",
+        episodes=10,  # of each sub-goal
+        needs="mujoco",
+        parts=("goal", "velocity", "chain"),
+    ),
+    "cheetah/goal": Task("Cheetah: near goals", "cheetah", bar=0.8, about="Share of goals of ±0.5 to ±1.5 m reached."),
+    "cheetah/velocity": Task(
+        "Cheetah: speeds", "cheetah", bar=0.8, about="Share of speeds of ±1 to ±2 m/s kept, within 0.35 m/s on average."
+    ),
+    "cheetah/chain": Task(
+        "Cheetah: far goals", "cheetah", bar=0.8, about="Share of goals of ±5 m reached, in a chain."
+    ),
 }
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -77,6 +101,22 @@ PRISMATIC = Program(
     about="prismatic plans in a world model of experts, prismatic-dense in TD-MPC2's; both with the preset cpu",
     train="--task {env} --seed {seed} --steps {steps} --eval-every {every}",
     score="--eval-episodes {episodes} --seed-base {base}",
+)
+TOY = Program(
+    "taskinfer",
+    about="taskinfer infers the task from rewards; its arms told and untold know the truth and nothing",
+    train="--toy {env} --seed {seed} --total-steps {steps} --eval-every {every}",
+    score="--repeats {episodes} --seed-base {base}",
+    stage="toy",
+    returns="test_return",
+)
+LOW = Program(
+    "taskinfer",
+    about="taskinfer's low level is a soft actor-critic with the preset cpu",
+    train="--body {env} --seed {seed} --steps {steps} --eval-every {every}",
+    score="--repeats {episodes} --seed-base {base}",
+    stage="low",
+    returns="{part}_reached",
 )
 SB3_DQN = Program(
     "benchmarks/peers/sb3_dqn.py",
@@ -101,6 +141,10 @@ METHODS = {
     "sb3-dqn": Method("stable-baselines3 DQN", SB3_DQN),
     "prismatic": Method("prismatic", PRISMATIC, "--preset cpu --eval-episodes 5"),
     "prismatic-dense": Method("prismatic (dense)", PRISMATIC, "--preset cpu --eval-episodes 5 --no-use-moe"),
+    "taskinfer": Method("taskinfer", TOY, "--preset toy1d-cpu --arm inferred"),
+    "taskinfer-oracle": Method("taskinfer (told)", TOY, "--preset toy1d-cpu --arm oracle"),
+    "taskinfer-none": Method("taskinfer (untold)", TOY, "--preset toy1d-cpu --arm none"),
+    "taskinfer-low": Method("taskinfer, low level", LOW, "--preset cpu"),
     "sb3-sac": Method("stable-baselines3 SAC", SB3_SAC, "--eval-episodes 5"),
     "sb3-sac-cpu": Method(
         "stable-baselines3 SAC (CPU)", SB3_SAC, "--eval-episodes 5", cpu_of=("prismatic", "prismatic-dense")
@@ -130,12 +174,23 @@ PRISMATIC_CLAIMS = (
     *(Claim(key, "prismatic", at_least=task.bar) for key, task in TASKS.items() if key.startswith("mt4/")),
 )
 
+TOY_ARMS = ("taskinfer", "taskinfer-oracle", "taskinfer-none")
+TOY_STEPS, LOW_STEPS = 800_000, 300_000
+TASKINFER_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings; 0 was met on the way
+TASKINFER_CLAIMS = (
+    Claim("toy", "taskinfer-oracle", at_least=TASKS["toy"].bar),
+    Claim("toy", "taskinfer-none", below=-150),
+    Claim("toy", "taskinfer", recovers=0.6, between=("taskinfer-none", "taskinfer-oracle")),
+    *(Claim(f"cheetah/{part}", "taskinfer-low", at_least=0.8) for part in TASKS["cheetah"].parts),
+)
+
 TIERS = {
     "quick": Tier(
         "all finished methods beside their peers",
         (
             # The longest jobs first, so that no core waits for them at the end; one seed, so that it stays quick.
             Group("cartpole-balance", (*BOTH, "sb3-sac", "sb3-sac-cpu"), QUICK_STEPS, eval_every=2_000, seeds=(0,)),
+            Group("toy", TOY_ARMS, TOY_STEPS, eval_every=80_000, seeds=(0,)),
             Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=80_000, eval_every=2_500),
             Group("tmaze", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=25_000, eval_every=2_500),
         ),
@@ -162,6 +217,15 @@ TIERS = {
         seeds=PRISMATIC_SEEDS,
         claims=PRISMATIC_CLAIMS,
     ),
+    "taskinfer": Tier(
+        "learning claims of taskinfer, on five seeds of the toy and three of the cheetah; takes hours",
+        (
+            Group("cheetah", ("taskinfer-low",), LOW_STEPS, eval_every=30_000, seeds=TASKINFER_SEEDS[:3]),
+            Group("toy", TOY_ARMS, TOY_STEPS, eval_every=80_000),
+        ),
+        seeds=TASKINFER_SEEDS,
+        claims=TASKINFER_CLAIMS,
+    ),
     "full": Tier(
         "every core of mpn and the peer on every task of mpn, on five seeds",
         (
@@ -185,8 +249,8 @@ def make_job(group: Group, method: str, seed: int, runs: str) -> Job:
     values = {"env": task.peer_env if program.is_peer else task.env, "seed": seed, "steps": group.steps}
     values |= {"every": group.eval_every, "episodes": task.episodes, "base": EVAL_SEED_BASE}
     options = f"{task.peer_options if program.is_peer else task.options} {how.options}"
-    train = (*start, "train", *where, *f"{program.train.format(**values)} {options}".split())
-    score = (*start, "eval", *where, *program.score.format(**values).split())
+    train = (*start, *program.stage.split(), "train", *where, *f"{program.train.format(**values)} {options}".split())
+    score = (*start, *program.stage.split(), "eval", *where, *program.score.format(**values).split())
     others = tuple(job_name(group.task, other, seed) for other in how.cpu_of)
     if others:
         train = (*train, "--cpu-of", *(f"{runs}/{other}" for other in others))

@@ -121,6 +121,9 @@ def test_the_folder_is_complete_and_can_be_scored(tmp_path: Path, capsys: pytest
     report = json.loads(capsys.readouterr().out)
     assert report == read_json(folder / "eval.json")
     assert {line["group"] for line in report["targets"]} == {"goal", "velocity", "stand", "jump", "chain"}
+    shares = {name: sum(task["returns"]) / len(task["returns"]) for name, task in report["tasks"].items()}
+    assert shares == {name: report[f"{name}_reached"] for name in shares}
+    assert set(shares) == {line["group"] for line in report["targets"]}
     saved = open_low(folder)
     assert saved.low.groups == ("goal", "velocity", "stand", "jump")
     assert saved.step == read_json(folder / "eval.json")["step"]

@@ -182,3 +182,22 @@ def test_the_truth_is_worth_something(tmp_path: Path):
     folder = learn(cfg)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row for row in rows if row["kind"] == "eval"][-1]["test_return"] > -60
+
+
+def test_a_run_is_scored_on_its_held_out_tasks_from_fresh_starts(tmp_path: Path, capsys):
+    assert train(tmp_path, "--name", "a") == 0
+    capsys.readouterr()
+    argv = ["toy", "eval", "--name", "a", "--dir", str(tmp_path), "--repeats", "2"]
+    assert main([*argv, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tmp_path / "a" / "eval.json").read_text())
+    assert len(report["returns"]) == 8
+    assert report["return"] == pytest.approx(np.mean(report["returns"]), abs=1e-3)
+    held_out = json.loads((tmp_path / "a" / "task_dict.json").read_text())["eval"]
+    assert report["tasks_played"][:4] == [str(Task(Family[t["family"]], t["spec"])) for t in held_out]
+    assert {"success", "family_acc_5", "purity", "return_goal_forward"} <= set(report)
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == report
+    assert main([*argv, "--seed-base", "5"]) == 0
+    assert "family known" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / "eval.json").read_text())["returns"] != report["returns"]

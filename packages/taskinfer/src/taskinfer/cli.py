@@ -9,6 +9,11 @@ from taskinfer import __version__
 
 VERBS = {
     "toy train": ("Learn to infer tasks on the toy.", "taskinfer.config:ToyConfig", "taskinfer.run.toy:train"),
+    "toy eval": (
+        "Score it on tasks that it never saw.",
+        "taskinfer.config_use:ToyEvalConfig",
+        "taskinfer.run.toy_eval:evaluate_toy",
+    ),
     "low train": ("Teach a body to follow sub-goals.", "taskinfer.config:LowConfig", "taskinfer.run.low:train"),
     "low eval": (
         "Score how well it follows them.",

@@ -68,6 +68,23 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToyEvalConfig:
+    """Score a toy run on its held-out tasks, by deterministic episodes from fresh starts; writes eval.json."""
+
+    name: str  # Name of the run.
+    dir: Path = Path("output/toy")  # Folder of the runs.
+    checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
+    repeats: int = 5  # Episodes of each task.
+    seed_base: int = 10_000  # Decides the starts: the same one gives the same episodes.
+    json: bool = False  # Print the result as JSON.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.repeats <= 100_000:
+            raise UsageError(f"repeats: must be in 1 .. 100000, got {self.repeats}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigShowConfig:
     """Print the options of a run as YAML; what is not the default has the default beside it.
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rlcore.errors import UsageError
-from rlcore.files import explained, read_json
+from rlcore.files import explained
 from rlcore.seeding import derive
 from taskinfer.analysis import latents as views
 from taskinfer.analysis.figures import formats_of, save_all
@@ -16,7 +16,8 @@ from taskinfer.context import Episodes
 from taskinfer.envs.toy import VectorToy
 from taskinfer.run.rollout import roll
 from taskinfer.run.saved import SavedToy, open_toy
-from taskinfer.tasks import Family, Task, Tasks
+from taskinfer.run.toy_eval import tasks_of
+from taskinfer.tasks import Tasks
 
 
 def plot_latent(cfg: PlotLatentConfig) -> int:
@@ -55,9 +56,8 @@ def plot_latent(cfg: PlotLatentConfig) -> int:
 def beliefs(saved: SavedToy, times: int, seed_base: int) -> tuple[Latents, Mixture]:
     """Beliefs at `times` evenly spaced steps of one deterministic episode of each task, and the prior's components."""
     cfg, agent = saved.cfg, saved.agent
-    listed = read_json(saved.folder / "task_dict.json")
-    every = [(Task(Family(t["family_id"]), t["spec"]), split) for split in ("train", "eval") for t in listed[split]]
-    tasks = Tasks.of([task for task, _ in every])
+    known, held_out = tasks_of(saved.folder)
+    tasks = Tasks.of(known + held_out)
     env = VectorToy(cfg.toy, tasks, derive(seed_base, "latents"), horizon=cfg.horizon, noise_std=cfg.noise_std)
     rollout = roll(env, agent, deterministic=True)
     belief = agent.inference.encode(Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()}))
@@ -66,7 +66,7 @@ def beliefs(saved: SavedToy, times: int, seed_base: int) -> tuple[Latents, Mixtu
     count = len(steps)
     latents = Latents(
         mean.numpy(), std.numpy(), tasks.family.repeat(count), tasks.spec.repeat(count), np.tile(steps, len(tasks)),
-        np.array([split == "eval" for _, split in every]).repeat(count), agent.inference.prior.assign(mean).numpy(),
+        (np.arange(len(tasks)) >= len(known)).repeat(count), agent.inference.prior.assign(mean).numpy(),
         np.tile(steps == cfg.horizon, len(tasks)),
     )  # fmt: skip
     prior = agent.inference.prior

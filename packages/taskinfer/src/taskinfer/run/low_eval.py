@@ -22,7 +22,7 @@ def evaluate_low(cfg: LowEvalConfig) -> int:
     lines = by_target(plan, errors(plan, track).tolist())
     report = {
         "body": saved.cfg.body, "checkpoint": saved.checkpoint.name, "step": saved.step, "seed": saved.cfg.seed,
-        "seed_base": cfg.seed_base, "repeats": cfg.repeats, **row, "targets": lines,
+        "seed_base": cfg.seed_base, "repeats": cfg.repeats, **row, "targets": lines, "tasks": reached(lines),
     }  # fmt: skip
     write_json(saved.folder / "eval.json", report)
     if cfg.json:
@@ -52,3 +52,12 @@ def by_target(plan: Plan, miss: list[float]) -> list[dict[str, Any]]:
         }
         for (group, value, chained), each in found.items()
     ]  # fmt: skip
+
+
+def reached(lines: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """By group, 1 for each body that reached its sub-goal and 0 for the others, as returns."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for line in lines:
+        scores = [float(error <= line["limit"]) for error in line["errors"]]
+        found.setdefault(line["group"], {"returns": []})["returns"] += scores
+    return found
