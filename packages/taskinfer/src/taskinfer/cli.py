@@ -62,6 +62,16 @@ VERBS = {
         "taskinfer.config_transfer:TransferConfig",
         "taskinfer.run.transfer:reuse",
     ),
+    "eval tasks": (
+        "Play fixed tasks, draw trajectories.",
+        "taskinfer.config_transfer:EvalTasksConfig",
+        "taskinfer.run.eval_tasks:evaluate_tasks",
+    ),
+    "eval nonstationary": (
+        "Switch tasks: how soon is the new one known.",
+        "taskinfer.config_transfer:EvalNonstationaryConfig",
+        "taskinfer.run.nonstationary:evaluate_nonstationary",
+    ),
     "eval causality": (
         "Say whether beliefs cause what a toy run does.",
         "taskinfer.config_transfer:EvalCausalityConfig",

@@ -81,3 +81,48 @@ class EvalCausalityConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= 10_000:
             raise UsageError(f"pairs: must be in 1 .. 10000, got {self.pairs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What all of `taskinfer eval` have that play episodes."""
+
+    run: tyro.conf.Positional[Path]  # Folder of a toy run or of a transfer: output/toy/NAME, output/transfer/NAME.
+    tasks: str | None = None  # For example goal:5,-5;velocity:2; left out: some of each family, or the transfer's.
+    checkpoint: str = "auto"  # Of a toy run: best, final, last, a file; auto takes the first there is.
+    high_level: HighLevelName = "toy"  # Of a transfer: who sets the sub-goals.
+    seed_base: int = 10_000  # Decides where points and bodies begin.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        if self.tasks is not None:
+            parse_tasks(self.tasks)
+        for key in ("repeats", "num", "steps", "switch", "every"):
+            if (value := getattr(self, key, None)) is not None and not 1 <= value < 2**20:
+                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalTasksConfig(EvalConfig):
+    """Play fixed tasks: how near each episode came, and pictures of trajectories against targets.
+
+    Writes analysis/tasks.csv, .json and .npz, and plots/tasks_KIND.png.
+    """
+
+    repeats: int = 5  # Episodes a task.
+    steps: int | None = None  # Decisions an episode; left out: as in the run.
+    format: str = "png"  # Of the pictures: png,pdf,svg or some of them.
+    json: bool = False  # Print the result as JSON.
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalNonstationaryConfig(EvalConfig):
+    """Switch the task in the middle of episodes: how soon is the new one known, and done.
+
+    Writes analysis/nonstationary.npz, which `taskinfer plot belief` draws, and .json.
+    """
+
+    switch: int = 60  # Steps (on a body: decisions) of one task.
+    steps: int = 299  # Of an episode.
+    num: int = 40  # Episodes; their first tasks are all tasks in turn.
+    json: bool = False  # Print the result as JSON.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -14,7 +12,7 @@ import numpy as np
 
 from rlcore import device
 from rlcore.errors import QuintetWarning, UsageError
-from rlcore.files import explained, write_atomic, write_json
+from rlcore.files import explained, write_json
 from rlcore.run import Run
 from taskinfer.analysis.gauge import Gauge, lived_features, training_features
 from taskinfer.config_transfer import TransferConfig
@@ -22,6 +20,7 @@ from taskinfer.record import Record, episode_scores
 from taskinfer.run.progress import write_progress
 from taskinfer.run.saved import training_episodes
 from taskinfer.run.stack import Reused, put_together
+from taskinfer.run.tables import means, write_table
 from taskinfer.transfer import Driver
 
 OUTSIDE = 0.5  # share of transitions outside of training above which a warning is given
@@ -158,21 +157,12 @@ def write_results(folder: Path, reused: Reused, results: Results) -> dict[str, A
     return report
 
 
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows of equal keys as .csv."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
-
-
 def by_task(rows: list[dict[str, Any]], name: str) -> dict[str, dict[str, float]]:
     """Means over the bodies of each task."""
     found: dict[str, dict[str, float]] = {}
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task and row["high_level"] == name]
-        found[task] = {key: float(np.mean([row[key] for row in own])) for key in SCORES}
+        found[task] = means(own, SCORES)
     return found
 
 
