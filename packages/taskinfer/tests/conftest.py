@@ -27,3 +27,10 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def low_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slider that follows goals and velocities, badly."""
     return trained(tmp_path_factory.mktemp("low"), "low train --steps 480 --body tiny_bodies:slider")
+
+
+@pytest.fixture(scope="session")
+def transfer_run(toy_run: Path, low_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy run's policy on the slider, for three tasks."""
+    words = f"transfer reuse --inference {toy_run} --low {low_run} --high-level toy"
+    return trained(tmp_path_factory.mktemp("transfer"), words)

@@ -79,14 +79,6 @@ def test_a_record_survives_its_file_and_foreign_ones_are_named(tmp_path: Path):
             Record.load(tmp_path / f"{name}.npz")
 
 
-@pytest.fixture(scope="module")
-def transfer_run(toy_run: Path, low_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("transfer")
-    words = ["transfer", "reuse", "--inference", str(toy_run), "--low", str(low_run), "--dir", str(root), "--preset"]
-    assert main([*words, "debug", "--name", "t", "--quiet", "--high-level", "toy"]) == 0
-    return root / "t"
-
-
 def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
     capsys.readouterr()
     assert main([*words, "--json"]) == 0

@@ -72,6 +72,11 @@ VERBS = {
         "taskinfer.config_transfer:EvalNonstationaryConfig",
         "taskinfer.run.nonstationary:evaluate_nonstationary",
     ),
+    "eval video": (
+        "Film a transfer's body at its tasks.",
+        "taskinfer.config_transfer:EvalVideoConfig",
+        "taskinfer.run.film:film",
+    ),
     "eval causality": (
         "Say whether beliefs cause what a toy run does.",
         "taskinfer.config_transfer:EvalCausalityConfig",

@@ -126,3 +126,20 @@ class EvalNonstationaryConfig(EvalConfig):
     steps: int = 299  # Of an episode.
     num: int = 40  # Episodes; their first tasks are all tasks in turn.
     json: bool = False  # Print the result as JSON.
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalVideoConfig(EvalConfig):
+    """Film a transfer's body at its tasks, one after another, with the reward and the belief. Writes videos/."""
+
+    steps: int = 40  # Decisions a task.
+    view: Literal["side", "camera"] = "side"  # side: drawn by lines; camera: the simulator's, needs a graphics driver.
+    every: int = 2  # Body steps a frame.
+    fps: float | None = None  # Frames a second; left out: as fast as the body is.
+    gif: bool = False  # Write a .gif in place of an .mp4.
+    output: Path | None = None  # File; left out: RUN/videos/HIGH_LEVEL.mp4 (or .gif).
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fps is not None and not 0 < self.fps <= 1_000:
+            raise UsageError(f"fps: must be in (0, 1000], got {self.fps}")

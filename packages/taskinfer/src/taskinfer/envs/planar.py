@@ -99,6 +99,18 @@ class PlanarBody:
         except Exception as error:  # of glfw, EGL or OSMesa
             raise _undrawable(self.env_id, error) from error
 
+    def side_view(self) -> Array:
+        """(G, 5) x, z of both ends and the radius of each capsule and sphere, m: a picture that needs no driver."""
+        model, data = self.env.model, self.env.data
+        sizes = {2: 0.0, 3: 1.0}  # mjGEOM_SPHERE, mjGEOM_CAPSULE: half-lengths, as shares of size[1]
+        rows = []
+        for i, kind in enumerate(model.geom_type.tolist()):
+            if kind in sizes:
+                (x, _, z), along = data.geom_xpos[i], data.geom_xmat[i].reshape(3, 3)[:, 2] * model.geom_size[i, 1]
+                reach_x, reach_z = sizes[kind] * along[0], sizes[kind] * along[2]
+                rows.append((x - reach_x, z - reach_z, x + reach_x, z + reach_z, model.geom_size[i, 0]))
+        return np.array(rows).reshape(-1, 5)
+
     def close(self) -> None:
         self.env.close()
 

@@ -80,9 +80,14 @@ def spread(families: tuple[Family, ...]) -> Tasks:
 
 def asked(cfg: EvalConfig, subject: Subject, fallback: Tasks) -> Tasks:
     """The tasks of `--tasks`, or the fallback. UsageError for a family that the run does not know."""
+    return asked_of(cfg, subject.folder, subject.families, fallback)
+
+
+def asked_of(cfg: EvalConfig, folder: Path, families: tuple[Family, ...], fallback: Tasks) -> Tasks:
+    """The same for a run that knows these families."""
     tasks = parse_tasks(cfg.tasks) if cfg.tasks is not None else fallback
     for task in tasks.single():
-        if task.family not in subject.families:
-            known = ", ".join(family.name for family in subject.families)
-            raise UsageError(f"tasks: {task} is of no family that {subject.folder} knows ({known})")
+        if task.family not in families:
+            known = ", ".join(family.name for family in families)
+            raise UsageError(f"tasks: {task} is of no family that {folder} knows ({known})")
     return tasks
