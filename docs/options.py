@@ -13,10 +13,12 @@ from typing import Any
 
 import mpn.config
 import prismatic.config
+import taskinfer.config
 
 PAGES = {
     Path(__file__).with_name("mpn.md"): mpn.config.TrainConfig,
     Path(__file__).with_name("prismatic.md"): prismatic.config.TrainConfig,
+    Path(__file__).with_name("taskinfer.md"): taskinfer.config.ToyConfig,
 }
 BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 
@@ -39,12 +41,21 @@ def comments(cls: type) -> dict[str, str]:
 
 def table(cls: Any) -> str:
     """A Markdown table: option, default, meaning."""
-    remarks = comments(cls)
-    rows = ["| option | default | what it is |", "|---|---|---|"]
+    return "\n".join(["| option | default | what it is |", "|---|---|---|", *rows(cls, None, "--")])
+
+
+def rows(cls: Any, default: Any, prefix: str) -> list[str]:
+    """A row an option of `cls`, whose defaults are those of the instance `default` where there is one."""
+    remarks, found = comments(cls), []
     for field in dataclasses.fields(cls):
-        text = remarks[field.name].replace("|", "\\|")
-        rows.append(f"| `--{field.name.replace('_', '-')}` | `{field.default}` | {text} |")
-    return "\n".join(rows)
+        made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        value, name = made if default is None else getattr(default, field.name), field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            found += rows(type(value), value, f"{prefix}{name}.")
+        else:
+            text = remarks[field.name].replace("|", "\\|")
+            found.append(f"| `{prefix}{name}` | `{value}` | {text} |")
+    return found
 
 
 def page(path: Path) -> str:

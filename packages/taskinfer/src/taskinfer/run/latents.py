@@ -15,8 +15,7 @@ from taskinfer.config_use import PlotLatentConfig
 from taskinfer.context import Episodes
 from taskinfer.envs.toy import VectorToy
 from taskinfer.run.rollout import roll
-from taskinfer.run.saved import SavedToy, open_toy
-from taskinfer.run.toy_eval import tasks_of
+from taskinfer.run.saved import SavedToy, held_out_tasks, open_toy, training_tasks
 from taskinfer.tasks import Tasks
 
 
@@ -56,8 +55,8 @@ def plot_latent(cfg: PlotLatentConfig) -> int:
 def beliefs(saved: SavedToy, times: int, seed_base: int) -> tuple[Latents, Mixture]:
     """Beliefs at `times` evenly spaced steps of one deterministic episode of each task, and the prior's components."""
     cfg, agent = saved.cfg, saved.agent
-    known, held_out = tasks_of(saved.folder)
-    tasks = Tasks.of(known + held_out)
+    known = training_tasks(saved)
+    tasks = Tasks.of(known.single() + held_out_tasks(saved).single())
     env = VectorToy(cfg.toy, tasks, derive(seed_base, "latents"), horizon=cfg.horizon, noise_std=cfg.noise_std)
     rollout = roll(env, agent, deterministic=True)
     belief = agent.inference.encode(Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()}))

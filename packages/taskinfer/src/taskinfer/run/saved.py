@@ -129,6 +129,15 @@ def training_episodes(saved: SavedToy, num: int = 500) -> Episodes | None:
 
 def held_out_tasks(saved: SavedToy) -> Tasks:
     """The tasks that the toy run did not train on."""
+    return _tasks(saved, "eval")
+
+
+def training_tasks(saved: SavedToy) -> Tasks:
+    """Those that it trained on."""
+    return _tasks(saved, "train")
+
+
+def _tasks(saved: SavedToy, split: str) -> Tasks:
     path = saved.folder / "task_dict.json"
     with _belongs(path, "a toy run's tasks"):
-        return Tasks.of([Task(Family(row["family_id"]), row["spec"]) for row in read_json(path)["eval"]])
+        return Tasks.of([Task(Family(row["family_id"]), row["spec"]) for row in read_json(path)[split]])

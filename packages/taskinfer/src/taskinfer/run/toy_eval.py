@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 
-from rlcore.files import explained, read_json, write_json
+from rlcore.files import explained, write_json
 from rlcore.seeding import derive
 from taskinfer.config_use import ToyEvalConfig
 from taskinfer.envs.toy import VectorToy
 from taskinfer.run.rollout import roll, score
-from taskinfer.run.saved import open_toy
+from taskinfer.run.saved import held_out_tasks, open_toy
 from taskinfer.run.toy import purity_of
-from taskinfer.tasks import Family, Task, Tasks
+from taskinfer.tasks import Family, Tasks
 
 
 def evaluate_toy(cfg: ToyEvalConfig) -> int:
     """Play `repeats` episodes of each held-out task at once; print the scores, write eval.json."""
     saved = open_toy(cfg.dir / cfg.name, cfg.checkpoint)
-    tasks = Tasks.of(tasks_of(saved.folder)[1] * cfg.repeats)
+    tasks = Tasks.of(held_out_tasks(saved).single() * cfg.repeats)
     seed = derive(cfg.seed_base, "evaluation")  # a stream of its own: no training run has met these starts
     env = VectorToy(saved.cfg.toy, tasks, seed, horizon=saved.cfg.horizon, noise_std=saved.cfg.noise_std)
     rollout = roll(env, saved.agent, deterministic=True)
@@ -52,10 +51,3 @@ def evaluate_toy(cfg: ToyEvalConfig) -> int:
         print(f"family known {known}; purity of the prior's components {row['purity']:.2f}")
     print(f"written to {saved.folder / 'eval.json'}")
     return 0
-
-
-def tasks_of(folder: Path) -> tuple[list[Task], list[Task]]:
-    """A run's training tasks and held-out tasks, from its task_dict.json."""
-    listed = read_json(folder / "task_dict.json")
-    known, held_out = ([Task(Family(t["family_id"]), t["spec"]) for t in listed[split]] for split in ("train", "eval"))
-    return known, held_out
