@@ -16,6 +16,7 @@ from rlcore.errors import DataError, UsageError
 from taskinfer.analysis import belief, curves, latents, records
 from taskinfer.analysis.figures import colour, formats_of
 from taskinfer.cli import main
+from taskinfer.record import Record
 from taskinfer.tasks import Family
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -181,19 +182,25 @@ def test_mistakes_of_plot_gif(words: list[str], said: str, tmp_path: Path, monke
 
 # --- belief -----------------------------------------------------------------------------------------------------------
 def write_beliefs(path: Path, guessed: list[int], true: list[int], specs: list[float]) -> Path:
-    """Two agents of T steps; the second believes as `guessed`, (T + 1) classes, and the first in class 0."""
-    classes = [Family.goal_forward, Family.velocity_forward]
+    """Two agents of T steps; the second believes as `guessed`, (T + 1) classes, and the first in class 0.
+
+    The second's error is small in its last two steps.
+    """
+    classes = (Family.goal_forward, Family.velocity_forward)
     steps = len(true)
     shape = (2, steps + 1)
     probability = np.zeros((*shape, 2))
     probability[0, :, 0] = 1.0
     probability[1, np.arange(steps + 1), guessed] = 1.0
-    np.savez(
-        path, obs=np.zeros((*shape, 2)), action=np.zeros((2, steps, 1)), reward=np.zeros((2, steps)),
+    error = np.full((2, steps), 9.0)
+    error[1, -2:] = 0.0
+    Record(
+        obs=np.zeros((*shape, 2)), action=np.zeros((2, steps, 1)), reward=np.zeros((2, steps)), error=error,
+        true_family=np.array([[int(classes[t]) for t in true]] * 2), spec=np.array([specs] * 2),
         belief_mean=np.zeros((*shape, 3)), belief_std=np.ones((*shape, 3)), family_prob=probability,
-        families=np.array([f.name for f in classes]), true_family=np.array([[int(classes[t]) for t in true]] * 2),
-        spec=np.array([specs] * 2),
-    )  # fmt: skip
+        families=np.array([f.name for f in classes]), alive=np.ones((2, steps), bool), switches=np.array([4, 8]),
+        dt=np.array(0.1), toy=np.array("toy1d"), body=np.array(""), subgoal_group=np.full((2, steps), -1),
+    ).save(path)  # fmt: skip
     return path
 
 
@@ -204,16 +211,16 @@ def test_switches_and_adaptation_by_hand(tmp_path: Path):
     track = belief.read(write_beliefs(tmp_path / "a.npz", guessed, true, specs), 1)
     assert track.starts.tolist() == [0, 4, 8]
     assert track.ends.tolist() == [4, 8, 12]
-    assert track.known_after() == [1, 2, None]  # A after 1 step; B after 2; of C it is lost at the end
+    assert track.after(track.known) == [1, 2, None]  # A after 1 step; B after 2; of C it is lost at the end
+    assert track.after(track.good) == [None, None, 3]
     kept = belief.read(write_beliefs(tmp_path / "b.npz", guessed[:9] + [1] * 4, true, specs), 1)
-    assert kept.known_after() == [1, 2, 1]  # what is believed at the switch itself is of the task before
+    assert kept.after(kept.known) == [1, 2, 1]  # what is believed at the switch itself is of the task before
     other = belief.read(tmp_path / "a.npz", 0)
-    assert other.known_after() == [0, None, None]
+    assert other.after(other.known) == [1, None, None]
 
 
 def test_plot_belief_end_to_end(tmp_path: Path, capsys):
     run = tmp_path / "run"
-    (run / "analysis").mkdir(parents=True)
     path = write_beliefs(run / "analysis" / "nonstationary.npz", [0] * 5 + [1] * 8, [0] * 4 + [1] * 8, [5.0] * 12)
     assert main(["plot", "belief", str(run), "--agent", "1", "--format", "png,svg"]) == 0
     assert (run / "plots" / "belief.png").read_bytes().startswith(PNG)
@@ -225,7 +232,7 @@ def test_plot_belief_end_to_end(tmp_path: Path, capsys):
     assert "run `taskinfer eval nonstationary` first" in capsys.readouterr().err
     np.savez(tmp_path / "other.npz", obs=np.zeros(3))
     assert main(["plot", "belief", str(tmp_path / "other.npz")]) == 4
-    assert "not what `eval nonstationary` writes" in capsys.readouterr().err
+    assert "holds no recorded episodes" in capsys.readouterr().err
 
 
 def test_what_is_drawn_of_a_belief(tmp_path: Path):
@@ -233,6 +240,6 @@ def test_what_is_drawn_of_a_belief(tmp_path: Path):
     figure = belief.draw(track)
     assert [axes.get_ylabel() for axes in figure.axes] == ["x (m)", "v (m/s)", "P(family)", "belief, ± std", "reward"]
     said = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert said == ["goal\nforward 5", "velocity\nforward 1", "known after 0", "not known"]
+    assert said == ["goal\nforward 5", "velocity\nforward 1", "known after 1\nnot done", "not known\ndone after 7"]
     switches = [line for line in figure.axes[-1].lines if line.get_linestyle() == ":"]
     assert [line.get_xdata()[0] for line in switches] == [4]

@@ -40,14 +40,14 @@ def adaptation(record: Record, period: int) -> Adaptation:
     good = record.error < record.thresholds()
     known = record.known()[0]
     columns = [
-        (_lasting(good[:, start : start + period]), _lasting(known[:, start : start + period]))
+        (lasting(good[:, start : start + period]), lasting(known[:, start : start + period]))
         for start in range(0, steps, period)
     ]
     done, knows = (np.stack(column, 1) for column in zip(*columns))
     return Adaptation(done, knows)
 
 
-def _lasting(holds: Array) -> Array:
+def lasting(holds: Array) -> Array:
     """(n,) number, from 1, of the first step from which `holds` (n, T) is true to the end; NaN where it never is."""
     steps = holds.shape[1]
     tail = np.cumprod(holds[:, ::-1], 1).sum(1)  # how many of the last are true

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlcore.errors import DataError, UsageError
+from rlcore.errors import UsageError
 from rlcore.plots import PALETTE
 from rlcore.provenance import near
+from taskinfer.analysis.adaptation import lasting
 from taskinfer.analysis.figures import colour, panels, title_of
-from taskinfer.envs.toy import OBSERVED, state_of
+from taskinfer.envs.toy import state_of
+from taskinfer.record import Record
 from taskinfer.tasks import Family, quantity
 
 if TYPE_CHECKING:
@@ -20,14 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, Any]
-NEEDED = ("obs", "reward", "belief_mean", "belief_std", "family_prob", "families", "true_family", "spec")
 UNITS = {"x": "x (m)", "y": "y (m)", "z": "z (m)", "vx": "v (m/s)", "vy": "vy (m/s)", "vz": "vz (m/s)",
          "pitch": "pitch (rad)", "omega": "turning (rad/s)"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Track:
-    """One agent over T steps."""
+    """One agent over T steps (on a body: decisions)."""
 
     obs: Array  # (T + 1, ds)
     reward: Array  # (T,)
@@ -37,6 +38,10 @@ class Track:
     families: tuple[Family, ...]  # (C,)
     true_family: Array  # (T,) ids, in force during each step
     spec: Array  # (T,)
+    known: Array  # (T,) bool: was the likeliest family the true one, after each step
+    good: Array  # (T,) bool: was the error small enough for a success
+    toy: str
+    unit: str  # step or decision
 
     @property
     def starts(self) -> Array:
@@ -49,17 +54,10 @@ class Track:
         """Steps at which those tasks are over."""
         return np.append(self.starts[1:], len(self.reward))
 
-    def known_after(self) -> list[int | None]:
-        """Of each task: steps until its family is believed to be the likeliest, and stays so; None: never."""
-        guessed = np.array(self.families)[self.probability.argmax(-1)]
-        found: list[int | None] = []
-        for start, end in zip(self.starts, self.ends):
-            right = guessed[start : end + 1] == self.true_family[start]
-            right[0] &= start == 0  # at a switch the belief is still of what was before
-            wrong = np.flatnonzero(~right)
-            after = int(wrong[-1]) + 1 if len(wrong) else 0
-            found.append(after if after < len(right) else None)
-        return found
+    def after(self, holds: Array) -> list[int | None]:
+        """Of each task: the step of it, from 1, from which `holds` (T,) stays true; None: it never does."""
+        first = [float(lasting(holds[None, start:end])[0]) for start, end in zip(self.starts, self.ends)]
+        return [None if np.isnan(step) else int(step) for step in first]
 
 
 def find(source: Path) -> Path:
@@ -75,26 +73,16 @@ def find(source: Path) -> Path:
 
 
 def read(path: Path, agent: int) -> Track:
-    """Agent `agent` of the file. DataError where arrays are missing or do not fit; UsageError for no such agent."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in NEEDED}
-        families = tuple(Family[str(name)] for name in arrays.pop("families"))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path} is not what `eval nonstationary` writes: {' '.join(str(error).split())[:120]}"
-        ) from error
-    steps, count = arrays["reward"].shape[1], len(arrays["reward"])
-    for name, values in arrays.items():
-        length = steps if name in ("reward", "true_family", "spec") else steps + 1
-        if values.shape[:2] != (count, length):
-            raise DataError(f"{path}: {name} has the shape {values.shape}, expected ({count}, {length}, ...)")
-    if not 0 <= agent < count:
-        raise UsageError(f"agent: {path} has agents 0 .. {count - 1}, not {agent}")
-    own = {name: values[agent] for name, values in arrays.items()}
+    """Agent `agent` of the file. DataError where it is no such file; UsageError for no such agent."""
+    record = Record.load(path)
+    if not 0 <= agent < len(record.reward):
+        raise UsageError(f"agent: {path} has agents 0 .. {len(record.reward) - 1}, not {agent}")
+    good = record.error < record.thresholds()
     return Track(
-        own["obs"], own["reward"], own["belief_mean"], own["belief_std"], own["family_prob"], families,
-        own["true_family"].astype(int), own["spec"],
+        record.obs[agent], record.reward[agent], record.belief_mean[agent], record.belief_std[agent],
+        record.family_prob[agent], tuple(Family(int(f)) for f in record.family_ids), record.true_family[agent],
+        record.spec[agent], record.known()[0][agent], good[agent], str(record.toy),
+        "decision" if str(record.body) else "step",
     )  # fmt: skip
 
 
@@ -107,7 +95,7 @@ def draw(track: Track) -> Figure:
     _families(grid[-3], track)
     _latent(grid[-2], track)
     grid[-1].plot(np.arange(1, len(track.reward) + 1), track.reward, color="0.15", lw=1.2)
-    grid[-1].set(ylabel="reward", xlabel="step")
+    grid[-1].set(ylabel="reward", xlabel=track.unit)
     for axes in grid:
         axes.set_xlim(0, len(track.reward))
         axes.sharex(grid[0])
@@ -127,8 +115,7 @@ def draw(track: Track) -> Figure:
 
 def _achieved(axes: Axes, track: Track, name: str) -> None:
     """One quantity of the state, and the targets of the tasks that are about it."""
-    kind = next(kind for kind, entries in OBSERVED.items() if len(entries) == track.obs.shape[1])
-    values = np.asarray(getattr(state_of(kind, track.obs), name))
+    values = np.asarray(getattr(state_of(track.toy, track.obs), name))
     axes.plot(values, color="0.15", lw=1.2)
     for start, end in zip(track.starts, track.ends):
         family = int(track.true_family[start])
@@ -138,15 +125,19 @@ def _achieved(axes: Axes, track: Track, name: str) -> None:
 
 
 def _families(axes: Axes, track: Track) -> None:
-    """Probabilities of the families, stacked; a bar above says which one is true, and when it was known."""
+    """Probabilities of the families, stacked; a bar above says which one is true.
+
+    Above that, from when on the task was known and its error small, for good.
+    """
     shades = [colour(family) for family in track.families]
     axes.stackplot(np.arange(len(track.probability)), track.probability.T, colors=shades, alpha=0.75, lw=0)
-    for start, end, after in zip(track.starts, track.ends, track.known_after()):
+    for start, end, known, done in zip(track.starts, track.ends, track.after(track.known), track.after(track.good)):
         axes.plot(
             [start, end], [1.09, 1.09], color=colour(int(track.true_family[start])), lw=5, solid_capstyle="butt",
             clip_on=False,
         )  # fmt: skip
-        said = "not known" if after is None else f"known after {after}"
+        said = "not known" if known is None else f"known after {known}"
+        said += "\nnot done" if done is None else f"\ndone after {done}"
         axes.text((start + end) / 2, 1.2, said, ha="center", va="bottom", fontsize=8, color="0.2", clip_on=False)
     axes.set(ylim=(0, 1), ylabel="P(family)")
     from matplotlib.patches import Patch
