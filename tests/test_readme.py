@@ -41,6 +41,7 @@ SHORTER = {
     "low train": "low train --preset debug",
     "low eval": "low eval --repeats 1",
     "transfer reuse": "transfer reuse --preset debug",
+    "eval video": "eval video --steps 2",
     "main.py train": "main.py train --preset debug",
     "--preset tmaze": "--preset debug",
     "--total-steps 200000": "--total-steps 960",
