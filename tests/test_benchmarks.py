@@ -509,6 +509,29 @@ def test_the_plain_update_and_plan_that_ours_are_timed_against_are_the_same():
     prismatic.same_numbers(prismatic.make_agent(cfg), prismatic.Peer(prismatic.make_agent(cfg)))
 
 
+def test_errors_of_both_inference_models_are_judged_alike(monkeypatch: pytest.MonkeyPatch):
+    import torch
+    from benchmarks.micro import published_inference as published
+
+    from taskinfer import context
+    from taskinfer.config import InferenceConfig
+
+    ring, held_out = published.make_data(0)
+    ours, theirs = published.Ours(0, InferenceConfig(prior="gauss", batch=8, targets=4)), published.Published(0)
+    monkeypatch.setattr(published, "WINDOWS", 8)
+    for side in (ours, theirs):
+        before = published.error(side, held_out)
+        for _ in range(3):
+            side.update(ring)
+        assert published.error(side, held_out) != before
+        shapes = [part.shape for part in side.decode(held_out, torch.tensor([20, 40]))]
+        assert shapes == [(400, 200, 2), (400, 200, 1)]
+    true = context.all_features(held_out).repeat_interleave(4, 0)
+    for off in (0.0, 0.5):
+        monkeypatch.setattr(ours, "decode", lambda *_, off=off: (true[..., 3:], true[..., 2:3] + off))
+        assert published.error(ours, held_out) == pytest.approx(off**2)
+
+
 def test_a_ratio_without_a_bar_is_neither_reached_nor_missed(tmp_path: Path):
     sides = ("a", lambda k: 2.0), ("b", lambda k: 1.0)
 

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic")
+NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic", "taskinfer")
 
 
 def main() -> int:
