@@ -1,6 +1,8 @@
 """Let every write, fsync and rename of a training run fail once, one run each: R4 of docs/reliability.md.
 
-Started by its test with LD_PRELOAD=failio.so. Prints a JSON report.
+    python tests/faults/diskfull.py [STRIDE] [mpn | toy | low]
+
+Started by its test with LD_PRELOAD=failio.so. STRIDE: only every so many calls. Prints a JSON report.
 """
 
 from __future__ import annotations
@@ -18,11 +20,21 @@ from typing import Any
 
 import torch
 
-from mpn.cli import main as mpn
+import mpn.cli
+import taskinfer.cli
 from rlcore import checkpoint
 
-OPTIONS = """train --preset debug --name run --total-steps 240 --save-every 120 --eval-every 120 --log-every 120 --quiet
-    --learning-starts 40 --batch-size 4 --eval-episodes 1 --max-episode-steps 30 --seed 1""".split()
+METHODS = {
+    "mpn": (mpn.cli.main, """train --total-steps 240 --save-every 120 --eval-every 120 --log-every 120
+        --learning-starts 40 --batch-size 4 --eval-episodes 1 --max-episode-steps 30"""),
+    "toy": (taskinfer.cli.main, """toy train --total-steps 240 --save-every 80 --eval-every 160 --log-every 80
+        --inference.prior gauss --horizon 10 --num-train 8 --warmup-rounds 1"""),
+    "low": (taskinfer.cli.main, """low train --body tiny_bodies:slider --steps 240 --save-every 80 --eval-every 160
+        --log-every 80 --learning-starts 40 --batch-size 4"""),
+}  # fmt: skip
+METHOD = sys.argv[2] if len(sys.argv) > 2 else "mpn"
+MAIN, OPTIONS = METHODS[METHOD][0], [*METHODS[METHOD][1].split(), *"--preset debug --name run --quiet --seed 1".split()]
+sys.path.append(str(Path(__file__).parents[2] / "packages" / "taskinfer" / "tests"))  # for tiny_bodies
 SHIM = ctypes.CDLL(None)
 SHIM.failio_last.restype = ctypes.c_char_p
 
@@ -33,7 +45,7 @@ def train(root: Path, *options: str, fail: int = 0, error: int = errno.ENOSPC) -
     SHIM.failio_arm(fail, error, str(root).encode())
     try:
         with contextlib.redirect_stderr(said):
-            code = mpn([*OPTIONS, "--dir", str(root), *options])
+            code = MAIN([*OPTIONS, "--dir", str(root), *options])
     finally:
         calls = SHIM.failio_count()
         SHIM.failio_arm(0, 0, b"")
@@ -50,8 +62,15 @@ def sound(root: Path) -> int:
 
 
 def weights(root: Path) -> torch.Tensor:
-    state = checkpoint.load(root / "run" / "checkpoints" / "final.pt")["parts"]["agent"]["online"]
-    return torch.cat([value.flatten() for value in state.values()])
+    """Every tensor of the final agent."""
+
+    def tensors(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            yield value.flatten().double()
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+            yield from tensors(each)
+
+    return torch.cat(list(tensors(checkpoint.load(root / "run" / "checkpoints" / "final.pt")["parts"]["agent"])))
 
 
 def main() -> None:

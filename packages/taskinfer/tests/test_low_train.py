@@ -1,4 +1,4 @@
-"""`low train` as a whole: its files, resuming to the bit, signals and kills of a real process, sick bodies."""
+"""`low train` as a whole: its files, resuming to the bit, sick bodies."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from stopped_runs import final, rows, same
 
 from rlcore import checkpoint
 from rlcore.files import read_json
@@ -21,39 +18,12 @@ from rlcore.run import Run
 from taskinfer.cli import main
 from taskinfer.run.saved import open_low
 
-CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
 PARTS = ("agent", "envs", "tasks", "first", "watch", "buffer")
 
 
 def train(root: Path, name: str, *options: str, code: int = 0) -> Path:
     assert main(["low", "train", "--preset", "debug", "--dir", str(root), "--name", name, "--quiet", *options]) == code
     return root / name
-
-
-def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in lines if row["kind"] == kind]
-
-
-def final(folder: Path) -> dict[str, Any]:
-    state = checkpoint.load(folder / "checkpoints" / "final.pt")
-    state["parts"]["buffer"]["buffer"].pop("segments")  # the files differ where one run saved in between
-    return state
-
-
-def same(a: Any, b: Any, where: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b)):
-            same(*pair, f"{where}[{i}]")
-    else:
-        assert a == b, f"{where}: {a} != {b}"
 
 
 @pytest.fixture
@@ -180,47 +150,3 @@ def test_a_learner_that_diverges_is_stopped(
     error = capsys.readouterr().err
     assert "critic_loss" in error
     assert "is not finite" in error
-
-
-def command(root: Path, name: str, *options: str) -> list[str]:
-    words = "low train --preset debug --save-every 80 --eval-every 100000 --quiet --name".split()
-    return [sys.executable, "-m", "taskinfer", *words, name, "--dir", str(root), *options]
-
-
-def wait_for(child: subprocess.Popen[bytes], folder: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while child.poll() is None and time.monotonic() < deadline:
-        if any(int(path.stem.removeprefix("step_")) >= step for path in folder.glob("step_*.pt")):
-            return
-        time.sleep(0.005)
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_it_ends_the_same(tmp_path: Path):
-    """R1."""
-    environ = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command(tmp_path, "whole"), check=True, env=environ, capture_output=True)
-    for wanted in (80, 240, 640):
-        child = subprocess.Popen(command(tmp_path, "killed"), env=environ, stderr=subprocess.DEVNULL)
-        wait_for(child, tmp_path / "killed" / "checkpoints", wanted)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    done = subprocess.run(command(tmp_path, "killed"), env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-    same(final(tmp_path / "killed")["parts"]["agent"], final(tmp_path / "whole")["parts"]["agent"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
-def test_a_signal_saves_the_very_step(number: signal.Signals, code: int, tmp_path: Path):
-    """R3."""
-    words = command(tmp_path, "run", "--steps", "10000000")
-    child = subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
-    folder = tmp_path / "run" / "checkpoints"
-    wait_for(child, folder, 80)
-    child.send_signal(number)
-    assert child.wait(60) == code
-    step = checkpoint.Checkpoints(folder).steps()[-1]
-    state = checkpoint.load(folder / f"step_{step:09d}.pt")
-    assert read_json(tmp_path / "run" / "status.json")["step"] == state["step"] == step

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stopped_runs import final, same
 
 from rlcore.checkpoint import load
 from rlcore.config import from_dict
@@ -133,23 +134,7 @@ def test_a_run_that_stopped_goes_on_bit_for_bit(arm: str, tmp_path: Path):
     assert train(tmp_path, "--name", "whole", *options) == 0
     assert train(tmp_path, "--name", "parts", *options, "--total-steps", "320") == 0
     assert train(tmp_path, "--name", "parts", *options, "--total-steps", "600") == 0
-    one, two = (load(tmp_path / name / "checkpoints" / "last.pt")["parts"] for name in ("whole", "parts"))
-
-    def same(a, b, where: str) -> None:
-        if isinstance(a, dict):
-            assert a.keys() == b.keys(), where
-            for key in a:
-                if key != "segments":  # how often it was saved
-                    same(a[key], b[key], f"{where}.{key}")
-        elif isinstance(a, list | tuple):
-            for i, (x, y) in enumerate(zip(a, b, strict=True)):
-                same(x, y, f"{where}[{i}]")
-        elif isinstance(a, torch.Tensor):
-            assert torch.equal(a, b), where
-        else:
-            assert np.array_equal(a, b), where
-
-    same(one, two, "parts")
+    same(final(tmp_path / "whole")["parts"], final(tmp_path / "parts")["parts"])
 
 
 def test_evaluating_more_often_changes_nothing(tmp_path: Path):

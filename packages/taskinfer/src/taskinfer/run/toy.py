@@ -46,7 +46,8 @@ def train(cfg: ToyConfig) -> Path:
             collect(run, epoch, cfg, agent, env, ring)
             step += cfg.stride
             if epoch + 1 >= cfg.warmup_rounds:
-                learn(run, cfg.warmup_updates if epoch + 1 == cfg.warmup_rounds else cfg.encoder_updates, agent, ring)
+                updates = cfg.warmup_updates if epoch + 1 == cfg.warmup_rounds else cfg.encoder_updates
+                learn(run, step, updates, agent, ring)
             if run.due("log", step):
                 skipped = float(agent.inference.skipped)
                 run.train_row(step, agent.updates, epoch=epoch + 1, skipped_updates=skipped)
@@ -74,14 +75,20 @@ def collect(run: Run, epoch: int, cfg: ToyConfig, agent: Agent, env: VectorToy, 
         run.meters.add({"train_return": torch.tensor(float(rollout.reward.sum(1).mean()))})
 
 
-def learn(run: Run, encoder_updates: int, agent: Agent, ring: EpisodeRing) -> None:
-    """Updates of the inference model (only of the arm that infers), its prior, then of the policy."""
+def learn(run: Run, step: int, encoder_updates: int, agent: Agent, ring: EpisodeRing) -> None:
+    """Updates of the inference model (only of the arm that infers), its prior, then of the policy.
+
+    Raises: NumericalError where every update of the inference model was skipped.
+    """
     cfg = agent.cfg
     if cfg.arm == "inferred":
         with run.phase("infer"):
+            skipped = float(agent.inference.skipped)
             for _ in range(encoder_updates):
                 agent.updates += 1
                 run.meters.add(agent.inference.learn(draw_batch(ring, cfg.inference)))
+            if encoder_updates and float(agent.inference.skipped) - skipped >= encoder_updates:
+                run.diverged(step, f"the loss of all {encoder_updates} updates of the inference model", {})
             fit = agent.inference.fit_prior(ring)
             run.meters.add({"components": torch.tensor(float(fit.components)), "elbo": torch.tensor(fit.elbo)})
     with run.phase("policy"):
