@@ -136,7 +136,9 @@ def test_switching_tasks_of_both(toy_run: Path, transfer_run: Path, capsys: pyte
         np.testing.assert_allclose(lived.reward, -np.abs(at - lived.spec) / np.abs(lived.spec), atol=1e-4)
 
 
-def test_mistakes_are_one_line(toy_run: Path, low_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_mistakes_are_one_line(
+    toy_run: Path, low_run: Path, transfer_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     def said(*words: str) -> str:
         assert main(["eval", *words]) == 2
         error = capsys.readouterr().err
@@ -149,6 +151,8 @@ def test_mistakes_are_one_line(toy_run: Path, low_run: Path, tmp_path: Path, cap
     assert "did you mean goal" in said("tasks", str(toy_run), "--tasks", "gaol:1")
     assert "unknown 'jpg'" in said("tasks", str(toy_run), "--format", "jpg")
     assert "switch: must be at least 1" in said("nonstationary", str(toy_run), "--switch", "0")
+    assert "has none of its own" in said("tasks", str(transfer_run), "--checkpoint", "best")
+    assert "its policy acts itself" in said("tasks", str(toy_run), "--high-level", "oracle")
     words = "toy train --preset debug --quiet --name o --arm oracle --total-steps 80 --dir"
     assert main([*words.split(), str(tmp_path)]) == 0
     capsys.readouterr()

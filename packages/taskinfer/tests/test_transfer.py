@@ -16,7 +16,7 @@ import torch
 from rlcore.errors import UsageError
 from rlcore.files import read_json
 from rlcore.run import Run
-from taskinfer.analysis.gauge import Gauge, lived_features, training_features
+from taskinfer.analysis.gauge import Gauge, lived_features, log_density, training_features
 from taskinfer.cli import main
 from taskinfer.config_transfer import TransferConfig
 from taskinfer.envs.bodies import GROUP_NAMES, SubGoal
@@ -177,13 +177,18 @@ def test_the_gauge_is_silent_at_home_and_not_abroad(toy_run: Path, low_run: Path
     episodes = training_episodes(saved, 400)
     assert episodes is not None
     known = training_features(episodes, saved.cfg.inference.symlog)
-    gauge = Gauge.fit("toy1d", known[::2])
-    home = gauge.report(known[1::2])
+    latents = saved.agent.inference.encode(episodes).mean[:, 1:].flatten(0, 1)
+    density = log_density(saved.agent.inference, latents)
+    gauge = Gauge.fit("toy1d", known[::2], density[::2])
+    home = gauge.report(known[1::2], density[1::2])
     assert home["outside"] < 0.04
+    assert home["latents_outside"] < 0.04
     assert gauge.names == ("x", "vx", "reward", "next x", "next vx")
     record = drive(reused(toy_run, low_run), "toy", decisions=8)
     far = replace(record, obs=record.obs + np.array([300.0, 0.0], np.float32))
-    report = gauge.report(lived_features(far, saved.cfg.inference.symlog))
+    strange = log_density(saved.agent.inference, record.belief_mean[:, 1:].reshape(-1, 4) + 50.0)
+    report = gauge.report(lived_features(far, saved.cfg.inference.symlog), strange)
+    assert report["latents_outside"] == 1.0
     assert report["outside"] == 1.0
     assert report["by_feature"]["x"] == report["by_feature"]["next x"] == 1.0
     assert report["by_feature"]["vx"] < 0.5

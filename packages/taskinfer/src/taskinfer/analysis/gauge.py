@@ -10,6 +10,7 @@ import torch
 
 from taskinfer.context import Episodes, all_features
 from taskinfer.envs.toy import OBSERVED
+from taskinfer.inference import Inference
 from taskinfer.record import Record
 
 Array = np.ndarray[Any, Any]
@@ -27,10 +28,11 @@ class Gauge:
     inverse: Array  # (F, F) of the correlations
     limit: float  # `QUANTILE` of the training transitions' distances
     ends: Array  # (2, F) between which that share of each feature lies in training
+    rare: float  # log density, nats, that as large a share of the training latents exceed
 
     @classmethod
-    def fit(cls, toy: str, features: Array) -> Gauge:
-        """From features (N, F) of training transitions."""
+    def fit(cls, toy: str, features: Array, densities: Array) -> Gauge:
+        """From features (N, F) of training transitions, and log densities (M,) of the latents inferred from them."""
         mean, std = features.mean(0), np.maximum(features.std(0), 1e-6)
         scaled = (features - mean) / std
         inverse = np.linalg.inv(scaled.T @ scaled / len(scaled) + RIDGE * np.eye(len(mean)))
@@ -38,20 +40,23 @@ class Gauge:
         seen = OBSERVED[toy]
         names = (*seen, "reward", *(f"next {name}" for name in seen))
         limit = float(np.quantile(_mahalanobis(scaled, inverse), QUANTILE))
-        return cls(names, mean, std, inverse, limit, ends)
+        return cls(names, mean, std, inverse, limit, ends, float(np.quantile(densities, 1 - QUANTILE)))
 
     def distance(self, features: Array) -> Array:
         """(N,) Mahalanobis distances of features (N, F) from the training mean."""
         return _mahalanobis((features - self.mean) / self.std, self.inverse)
 
-    def report(self, features: Array) -> dict[str, Any]:
-        """Shares of transitions (N, F) outside of what `QUANTILE` of training was: together, and feature by feature."""
+    def report(self, features: Array, densities: Array) -> dict[str, Any]:
+        """Shares outside of what `QUANTILE` of training was: of transitions (N, F), together and feature by feature,
+        and of latents, whose log densities (M,) these are.
+        """
         distance = self.distance(features)
         low, high = self.ends
         single = ((features < low) | (features > high)).mean(0)
         return {
             "outside": float((distance > self.limit).mean()), "in_training": round(1 - QUANTILE, 6),
             "distance": float(np.median(distance)), "limit": self.limit,
+            "latents_outside": float((densities < self.rare).mean()),
             "by_feature": {name: float(share) for name, share in zip(self.names, single)},
         }  # fmt: skip
 
@@ -60,6 +65,14 @@ def _mahalanobis(scaled: Array, inverse: Array) -> Array:
     squared: Array = np.einsum("nf,fg,ng->n", scaled, inverse, scaled)
     distance: Array = np.sqrt(np.maximum(squared, 0.0))
     return distance
+
+
+def log_density(inference: Inference, latents: Any) -> Array:
+    """(N,) nats, of latent means (N, L) under the prior that the latents were pulled towards."""
+    z, prior = torch.as_tensor(latents, device=inference.device), inference.prior
+    if prior.components:
+        return np.asarray(prior.mixture.log_prob(z).cpu().numpy())
+    return np.asarray(-0.5 * (z.square() + np.log(2 * np.pi)).sum(-1).cpu().numpy())
 
 
 def training_features(episodes: Episodes, symlog: bool) -> Array:

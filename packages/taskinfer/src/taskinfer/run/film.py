@@ -21,7 +21,7 @@ def film(cfg: EvalVideoConfig) -> int:
     """Play an episode of each task, then draw. UsageError where a body has no side view and no camera was asked for."""
     from taskinfer.analysis.film import compose
 
-    reused = open_transfer(cfg.run)
+    reused = open_transfer(cfg.run, cfg.checkpoint)
     tasks = asked_of(cfg, cfg.run, reused.stack.inference.families, farthest(parse_tasks(reused.cfg.tasks)))
     driver = Driver(reused.stack, len(tasks), cfg.steps, derive(cfg.seed_base, "video"), render=cfg.view == "camera")
     bodies: list[Any] = driver.bodies.bodies

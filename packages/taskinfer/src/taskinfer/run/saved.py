@@ -118,7 +118,7 @@ def training_episodes(saved: SavedToy, num: int = 500) -> Episodes | None:
     """
     cfg, size = saved.cfg, dims(saved.cfg.toy)
     for path in (saved.checkpoint, saved.folder / "checkpoints" / "last.pt"):
-        ring = EpisodeRing(cfg.ring, cfg.horizon, *size, numpy_generator(0, "gauge"))
+        ring = EpisodeRing(cfg.ring, cfg.horizon, *size, numpy_generator(0, "gauge"), saved.agent.device)
         try:
             ring.load(saved.folder / "replay", checkpoint.load(path)["parts"]["ring"])
         except (DataError, KeyError):

@@ -39,6 +39,8 @@ def open_subject(cfg: EvalConfig) -> Subject:
         return _of_transfer(cfg)
     if stage != "toy":
         raise UsageError(f"{cfg.run} is neither a toy run nor a transfer (its stage is {stage})")
+    if cfg.high_level != "toy":
+        raise UsageError(f"high_level: {cfg.run} is a toy run: its policy acts itself")
     saved = open_toy(cfg.run, cfg.checkpoint)
     agent, families = saved.agent, saved.agent.inference.families
     name = f"{saved.folder.name} on {saved.cfg.toy}"
@@ -48,16 +50,18 @@ def open_subject(cfg: EvalConfig) -> Subject:
     )  # fmt: skip
 
 
-def open_transfer(folder: Path) -> Reused:
+def open_transfer(folder: Path, checkpoint: str = "auto") -> Reused:
     """A transfer's parts, as they are now."""
     if (stage := stage_of(folder)) != "transfer":
         raise UsageError(f"{folder} is no transfer (its stage is {stage}): see `taskinfer transfer reuse`")
+    if checkpoint != "auto":
+        raise UsageError(f"checkpoint: {folder} has none of its own; it takes those that it was made with")
     path = folder / "config.json"
     return put_together(from_dict(TransferConfig, read_json(path)["config"], str(path)), "cpu")
 
 
 def _of_transfer(cfg: EvalConfig) -> Subject:
-    reused = open_transfer(cfg.run)
+    reused = open_transfer(cfg.run, cfg.checkpoint)
 
     def roll(tasks_at: TasksAt, steps: int, seed: int) -> Record:
         driver = Driver(reused.stack, len(tasks_at(0)), steps, seed)

@@ -14,7 +14,7 @@ from rlcore import device
 from rlcore.errors import QuintetWarning, UsageError
 from rlcore.files import explained, write_json
 from rlcore.run import Run
-from taskinfer.analysis.gauge import Gauge, lived_features, training_features
+from taskinfer.analysis.gauge import Gauge, lived_features, log_density, training_features
 from taskinfer.config_transfer import TransferConfig
 from taskinfer.record import Record, episode_scores
 from taskinfer.run.progress import write_progress
@@ -96,7 +96,10 @@ def fit_gauge(reused: Reused) -> Gauge | None:
         text = f"{reused.toy.folder} has no replay any more: how far the body leaves the training data is not measured"
         warnings.warn(text, QuintetWarning, stacklevel=2)
         return None
-    return Gauge.fit(reused.toy.cfg.toy, training_features(episodes, reused.toy.cfg.inference.symlog))
+    inference = reused.stack.inference
+    latents = inference.encode(episodes).mean[:, 1:].flatten(0, 1)
+    features = training_features(episodes, inference.cfg.symlog)
+    return Gauge.fit(reused.stack.toy, features, log_density(inference, latents))
 
 
 class Results:
@@ -112,7 +115,9 @@ class Results:
         found: dict[str, Any] = {key: float(np.mean(episodes[key])) for key in SCORES}
         found["return_std"] = float(np.std(episodes["return"]))
         if gauge is not None:
-            shares = gauge.report(lived_features(record, reused.toy.cfg.inference.symlog))
+            inference = reused.stack.inference
+            density = log_density(inference, record.belief_mean[:, 1:][record.alive])
+            shares = gauge.report(lived_features(record, inference.cfg.symlog), density)
             found |= {"outside": shares["outside"], "gauge": shares}
             if name == "toy" and shares["outside"] > OUTSIDE:
                 worst = max(shares["by_feature"], key=shares["by_feature"].get)
