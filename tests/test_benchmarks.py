@@ -388,7 +388,7 @@ def test_claims_hold_or_do_not(made: report.Report):
 
 
 def test_a_share_of_the_way_between_two_others_by_hand(make_job, results: Path):
-    ends = {"mpn-frozen": ("0", "100"), "rnn": ("400", "100"), "mpn": ("300", "100")}
+    ends = {"mpn-frozen": ("100", "100"), "rnn": ("500", "100"), "mpn": ("400", "100")}
     jobs = [make_job(score, seed, method) for method, both in ends.items() for seed, score in enumerate(both)]
     assert go(jobs, results) == 0
     records = collect.collect(jobs, results, "quick", "")["jobs"]

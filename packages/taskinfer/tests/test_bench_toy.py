@@ -114,18 +114,21 @@ def test_runs_of_other_options_are_not_compared(tmp_path: Path):
 
 
 def test_a_bench_trains_once_and_then_reads(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    argv = ["bench", "toy", "--preset", "debug", "--dir", str(tmp_path), "--seeds", "5", "--arms", "oracle", "none"]
+    argv = ["bench", "toy", "--preset", "debug", "--dir", str(tmp_path), "--seeds", "5", "--arms", "inferred", "none"]
     short = ["--total-steps", "240", "--json"]
     assert main([*argv, *short]) == 0
     first = json.loads(capfd.readouterr().out)
-    assert set(first["arms"]) == {"oracle", "none"}
+    assert set(first["arms"]) == {"inferred", "none"}
+    assert first["causality"]["5"]["noise_changes"] == 0
     assert first == read_json(tmp_path / "toy" / "bench.json")
-    changed = (tmp_path / "toy" / "oracle-s5" / "metrics.jsonl").stat().st_mtime_ns
+    changed = (tmp_path / "toy" / "inferred-s5" / "metrics.jsonl").stat().st_mtime_ns
     assert main([*argv, *short]) == 0
     again = capfd.readouterr()
     assert json.loads(again.out) == first
     assert "to go" not in again.err
-    assert (tmp_path / "toy" / "oracle-s5" / "metrics.jsonl").stat().st_mtime_ns == changed
+    assert (tmp_path / "toy" / "inferred-s5" / "metrics.jsonl").stat().st_mtime_ns == changed
+    assert main([*argv, *short[:2], "--no-causality"]) == 0
+    assert "causality" not in capfd.readouterr().out
 
 
 def test_a_run_that_fails_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -139,7 +139,7 @@ def test_plot_latent_end_to_end(tmp_path: Path, capsys):
     assert made["mean"].shape == (16, 4)  # 4 + 4 tasks, twice each
     assert made["time"][:2].tolist() == [10, 20]
     assert made["last"].tolist() == [False, True] * 8
-    assert made["held_out"].sum() == 8
+    assert made["held_out"].tolist() == [False] * 8 + [True] * 8
     assert set(made["family_name"]) == {f.name for f in Family if f <= 3}
     assert (np.sign(made["spec"]) == np.where(made["family"] % 2, -1, 1)).all()
     vectors = list(csv.reader((folder / "analysis/latents/vectors.tsv").open(), delimiter="\t"))

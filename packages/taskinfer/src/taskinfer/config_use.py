@@ -29,6 +29,7 @@ class BenchToyConfig(ToyConfig):
     overwrite: tyro.conf.Suppress[tyro.conf.Fixed[bool]] = False  # Never: take another --name.
     seeds: str = "0-4"  # Seeds of the runs: 0-4 or 0,1,7.
     arms: tuple[Arm, ...] = ("inferred", "oracle", "none")  # What is compared; two of them give no fraction.
+    causality: bool = True  # Also say whether beliefs cause what the runs that infer do; see `eval causality`.
     workers: int = 1  # Runs at a time, each with its own process and --threads.
     json: bool = False  # Print the result as JSON.
 

@@ -13,12 +13,17 @@ from rlcore.config import FREE_ON_RESUME, diff, to_dict
 from rlcore.errors import UsageError
 from rlcore.files import explained, locked, read_json, write_json
 from rlcore.provenance import describe_environment
+from rlcore.seeding import derive
 from rlcore.sweep import Job, run_local
 from taskinfer.analysis.arms import compare, read_arm, to_text
+from taskinfer.analysis.causality import causality
 from taskinfer.config import ToyConfig
 from taskinfer.config_use import BenchToyConfig, parse_seeds
+from taskinfer.run.causality import lines as causality_lines
+from taskinfer.run.saved import held_out_tasks, open_toy
 from taskinfer.run.toy import MAY_CHANGE
 
+SEED_BASE = 10_000  # as the default of `eval causality`
 RETRIES = 3  # how often a preempted run is started again
 
 
@@ -48,9 +53,24 @@ def bench_toy(cfg: BenchToyConfig) -> int:
                 return 1
             arms = {str(arm): {seed: read_arm(folder / f"{arm}-s{seed}") for seed in seeds} for arm in cfg.arms}
             report = {**about(cfg), **compare(arms)}
+            if cfg.causality and "inferred" in cfg.arms and cfg.toy != "toy2d":  # no pairs are known in the plane
+                report["causality"] = {str(seed): causes(folder / f"inferred-s{seed}") for seed in seeds}
             write_json(folder / "bench.json", report)
-    print(json.dumps(report) if cfg.json else f"{heading(cfg)}\n\n{to_text(report)}\n\nwritten to {folder}/bench.json")
+    if cfg.json:
+        print(json.dumps(report))
+        return 0
+    print(f"{heading(cfg)}\n\n{to_text(report)}\n")
+    for seed, found in report.get("causality", {}).items():
+        print("\n".join([f"causality, seed {seed}", *(f"  {line}" for line in causality_lines(found))]))
+    print(f"\nwritten to {folder}/bench.json")
     return 0
+
+
+def causes(run: Path) -> dict[str, Any]:
+    """What `eval causality` finds of a run's best checkpoint."""
+    saved = open_toy(run)
+    found = causality(saved.agent, held_out_tasks(saved), derive(SEED_BASE, "causality"))
+    return {"checkpoint": saved.checkpoint.name, "step": saved.step, **found}
 
 
 def train(cfg: BenchToyConfig, runs: list[ToyConfig]) -> bool:
