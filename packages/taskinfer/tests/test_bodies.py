@@ -179,6 +179,20 @@ def test_a_fall_is_a_true_end(sliders: Path):
     assert not steps[-1].truncated.any()  # never both
 
 
+def test_a_cheetah_on_its_back_has_fallen_where_that_is_asked_for():
+    """It never falls by itself; training says from which pitch on it has."""
+    lies, goes_on = (Bodies("cheetah", 2, seed=1, horizon=50, tip=tip) for tip in (2.0, 0.0))
+    for bodies in (lies, goes_on):
+        bodies.reset()
+        bodies.bodies[1].env.data.joint("rooty").qpos[0] = -3.0
+    action = np.zeros((2, 6), np.float32)
+    fell = lies.step(action)
+    assert fell.terminated.tolist() == [False, True]
+    assert abs(lies.state.pitch[1]) < 0.5  # the next episode has begun, upright
+    assert fell.after.pitch[1] == pytest.approx(-3.0, abs=0.3)
+    assert not goes_on.step(action).terminated.any()
+
+
 def test_a_state_that_is_not_finite_ends_the_episode_and_never_leaves(sliders: Path):
     bodies = Bodies("slider_bodies:sick_once", 2, seed=0, horizon=100)
     bodies.reset()

@@ -12,6 +12,7 @@ import torch
 from rlblocks.config import SACConfig
 from rlcore.errors import UsageError
 from taskinfer.analysis.tracking import Plan, Track, errors, summary
+from taskinfer.config import LowConfig
 from taskinfer.envs.bodies import BodyStep, SubGoal
 from taskinfer.low import GOAL, REACH, WORST, Experience, LowLevel, TaskStream, as_tasks, draw, task_vector, told
 from taskinfer.tasks import Family, State
@@ -131,6 +132,19 @@ def test_the_time_limit_still_bootstraps_and_a_fall_does_not():
     assert discounts == {1.0: pytest.approx(0.9), 2.0: 0.0}
 
 
+def test_a_fall_costs_the_same_whatever_was_asked_for():
+    tasks, memory = stream(), experience(alive=1.0, fall_cost=20.0)
+    tasks.advance(np.zeros(2))
+    here = state(x=[0.0, 0.0])
+    memory.add(
+        np.array([[1.0] * 3, [2.0] * 3], np.float32), np.zeros((2, 2), np.float32),
+        moved(np.zeros((2, 3), np.float32), here, here, terminated=[False, True]), tasks,
+    )  # fmt: skip
+    batch = memory.sample(64, 0.9, CPU)
+    paid = {float(o): float(r) for o, r in zip(batch["obs"][:, 0], batch["reward"])}
+    assert paid == {1.0: 0.0, 2.0: -20.0}
+
+
 def test_what_is_stored_is_what_the_actor_said():
     """D12: no action is changed between the actor and the critic."""
     tasks, memory = stream(1), experience(1)
@@ -185,6 +199,17 @@ def test_subgoals_are_drawn_from_their_ranges_and_normalised_by_their_distance()
         assert (own < 0).any() == (name != "jump")  # a jump's target is |vz|
     np.testing.assert_allclose(tasks.normaliser, np.abs(drawn.value), rtol=1e-6)
     assert set(tasks.family[drawn.group == GOAL]) == {Family.goal_forward, Family.goal_backward}
+
+
+def test_a_group_is_drawn_as_often_as_its_share_says():
+    names = tuple(RANGES)
+    drawn = draw(np.random.default_rng(0), names, RANGES, 4000, shares=(3.0, *[1.0] * (len(names) - 1)))
+    assert (drawn.group == 0).mean() == pytest.approx(3 / (len(names) + 2), abs=0.03)
+    tasks = TaskStream(4000, names, RANGES, (3, 5), np.random.default_rng(2), shares=(1e-6, *[1.0] * (len(names) - 1)))
+    tasks.advance(np.zeros(4000))
+    assert not (tasks.goal.group == 0).any()
+    with pytest.raises(UsageError, match="shares"):
+        LowConfig(name="x", shares=(1.0,))
 
 
 def test_a_goal_of_the_stream_is_fixed_in_the_world_and_holds_its_time():

@@ -147,10 +147,11 @@ class LowConfig(RunConfig):
     body: str = "cheetah"  # cheetah, a Gymnasium id, or module:factory; see `taskinfer body check`.
     groups: tuple[str, ...] = ("goal", "velocity")  # What it learns to be asked for: goal velocity stand jump.
     # --- length of the run
-    steps: int = 300_000  # Env steps over all bodies.
+    steps: int = 150_000  # Env steps over all bodies.
     num_envs: int = 8  # Bodies stepped together.
     horizon: int = 1_000  # Steps of an episode.
     # --- sub-goals; sizes, the sign is drawn
+    shares: tuple[float, ...] = ()  # How often each of the groups is asked for; none: equally.
     goal_range: _Range = (0.5, 1.5)  # m from where the body is.
     velocity_range: _Range = (0.5, 2.5)  # m/s.
     stand_range: _Range = (0.52, 1.57)  # rad of pitch.
@@ -158,6 +159,8 @@ class LowConfig(RunConfig):
     hold: tuple[int, int] = (30, 100)  # A sub-goal stays for so many steps, uniformly drawn.
     # --- learning
     gamma: float = 0.98  # Discount a step, in (0, 1).
+    tip: float = 2.0  # rad of pitch at which a body has fallen and its training episode ends; 0: as the body says.
+    fall_cost: float = 20.0  # What the step of a fall costs.
     alive: float = 1.0  # Added to each step's reward in training, so that 0 is a body that does not move.
     relabel: float = 0.5  # Share of each batch whose sub-goals are drawn afresh.
     utd: float = 0.5  # Updates an env step.
@@ -183,10 +186,14 @@ class LowConfig(RunConfig):
         for name in self.groups:
             if name not in GROUPS:
                 raise UsageError(f"groups: unknown group {name!r}{nearest(name, GROUPS)} (known: {', '.join(GROUPS)})")
+        if self.shares and (len(self.shares) != len(self.groups) or not all(0 < s < 1e6 for s in self.shares)):
+            raise UsageError(f"shares: expected a positive number for each of {self.groups}, got {self.shares}")
         for key in ("goal_range", "velocity_range", "stand_range", "jump_range", "hold"):
             low, high = getattr(self, key)
             if not 0 < low <= high:
                 raise UsageError(f"{key}: expected 0 < smallest <= largest, got {low} {high}")
+        if not 0 <= self.tip < 1e3 or not 0 <= self.fall_cost < 1e6:
+            raise UsageError(f"tip, fall_cost: must not be negative, got {self.tip}, {self.fall_cost}")
         if not 0 < self.gamma < 1 or not 0 <= self.relabel <= 1:
             raise UsageError(f"gamma, relabel: must be in (0, 1) and [0, 1], got {self.gamma}, {self.relabel}")
         if not 0 < self.utd <= 100 or self.learning_starts < self.num_envs:

@@ -51,9 +51,13 @@ def step_reward(tasks: Tasks, after: State) -> Array:
     return np.maximum(reward(tasks, after), WORST).astype(np.float32)
 
 
-def draw(rng: np.random.Generator, groups: Sequence[str], ranges: Mapping[str, tuple[float, float]], n: int) -> SubGoal:
-    """n sub-goals, relative: a group with equal chances, its size uniform in its range, the sign by a coin."""
-    pick = rng.integers(len(groups), size=n)
+def draw(
+    rng: np.random.Generator, groups: Sequence[str], ranges: Mapping[str, tuple[float, float]], n: int,
+    shares: Sequence[float] = (),
+) -> SubGoal:  # fmt: skip
+    """n sub-goals, relative: a group by its share, its size uniform in its range, the sign by a coin."""
+    chance = np.array(shares or [1.0] * len(groups))
+    pick = rng.choice(len(groups), size=n, p=chance / chance.sum())
     low, high = np.array([ranges[name] for name in groups]).T
     size = rng.uniform(low[pick], high[pick])
     signed = np.array([any(SIGN[family] < 0 for family in GROUPS[name]) for name in groups])
@@ -76,9 +80,9 @@ class TaskStream:
 
     def __init__(
         self, num: int, groups: Sequence[str], ranges: Mapping[str, tuple[float, float]],
-        hold: tuple[int, int], rng: np.random.Generator,
+        hold: tuple[int, int], rng: np.random.Generator, shares: Sequence[float] = (),
     ) -> None:  # fmt: skip
-        self.groups, self.ranges, self.hold, self.rng = tuple(groups), dict(ranges), hold, rng
+        self.groups, self.ranges, self.hold, self.rng, self.shares = tuple(groups), dict(ranges), hold, rng, shares
         self.goal = SubGoal(np.zeros(num, np.int64), np.zeros(num), "absolute")
         self.scale = np.ones(num, np.float32)  # the normaliser
         self.left = np.zeros(num, np.int64)  # steps until the next switch
@@ -87,7 +91,7 @@ class TaskStream:
         """Before a step from x (n,): switch where the time is over or an episode has `ended`."""
         due = self.left <= 0 if ended is None else (self.left <= 0) | ended
         if due.any():
-            new = draw(self.rng, self.groups, self.ranges, len(due))
+            new = draw(self.rng, self.groups, self.ranges, len(due), self.shares)
             steps = self.rng.integers(*self.hold, endpoint=True, size=len(due))
             made = as_tasks(new)
             value = np.where(due, new.absolute(x).value, self.goal.value)
@@ -123,13 +127,17 @@ class Experience:
 
     `alive` is added to each reward. Where nothing ever falls this changes no policy, but values then begin near those
     of a body that stands still, 0, and need not first sink to -1 / (1 - gamma) everywhere.
+
+    The step in which a body falls is paid -`fall_cost`, whatever was asked for. A cheetah that may lie down learns to
+    creep forwards on its back and stays with that.
     """
 
     def __init__(
         self, capacity: int, num: int, obs_dim: int, action_dim: int, groups: Sequence[str],
         ranges: Mapping[str, tuple[float, float]], *, relabel: float, alive: float, rng: np.random.Generator,
-        rows: np.random.Generator,
+        rows: np.random.Generator, fall_cost: float = 0.0, shares: Sequence[float] = (),
     ) -> None:  # fmt: skip
+        self.fall_cost, self.shares = fall_cost, shares
         self.groups, self.ranges, self.relabel, self.alive, self.rng = tuple(groups), dict(ranges), relabel, alive, rng
         numbers = ("value", "scale", "moved", "vx", "vz", "pitch")
         fields = {
@@ -161,13 +169,14 @@ class Experience:
             subgoal, scale = self._relabelled(subgoal, scale, batch)
         obs, next_obs, got = told(rows, subgoal, scale, self.groups)
         discount = _float(gamma * ~rows["terminated"])
-        made = {"obs": obs, "next_obs": next_obs, "reward": got + np.float32(self.alive), "discount": discount}
+        paid = np.where(rows["terminated"], np.float32(-self.fall_cost), got + np.float32(self.alive))
+        made = {"obs": obs, "next_obs": next_obs, "reward": paid, "discount": discount}
         made["task_id"] = obs[:, rows["obs"].shape[1] :: 2].argmax(1)  # which mask is set: it has a temperature
         return {"action": drawn["action"].to(device), **{k: torch.from_numpy(v).to(device) for k, v in made.items()}}
 
     def _relabelled(self, old: SubGoal, scale: Array, batch: int) -> tuple[SubGoal, Array]:
         """Other sub-goals for a share of the rows: a goal is met anywhere on the way, or a little behind it."""
-        new = draw(self.rng, self.groups, self.ranges, batch)
+        new = draw(self.rng, self.groups, self.ranges, batch, self.shares)
         made = as_tasks(new)
         passed = self.rng.uniform(-0.25, 1.0, batch)
         value = np.where(new.group == GOAL, new.value * passed, new.value)

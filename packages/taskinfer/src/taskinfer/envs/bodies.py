@@ -101,10 +101,13 @@ class Bodies:
         name: of `BODIES`, a Gymnasium id, or module:factory.
         horizon: steps of an episode; its end is a truncation.
         first: number of the first body in the seeding rule.
+        tip: rad of pitch, either way, beyond which a body has fallen and its episode ends; 0: as the body says.
     """
 
-    def __init__(self, name: str, num: int, *, seed: int, horizon: int, first: int = 0, render: bool = False) -> None:
-        self.name, self.num, self.seed, self.horizon, self.first = name, num, seed, horizon, first
+    def __init__(
+        self, name: str, num: int, *, seed: int, horizon: int, first: int = 0, tip: float = 0.0, render: bool = False
+    ) -> None:
+        self.name, self.num, self.seed, self.horizon, self.first, self.tip = name, num, seed, horizon, first, tip
         self.bodies = [make_body(name, render) for _ in range(num)]
         space = self.bodies[0].action_space
         self.low, self.half = space.low.reshape(-1), 0.5 * (space.high - space.low).reshape(-1)
@@ -140,7 +143,10 @@ class Bodies:
         broken: Array = ~(np.isfinite(np.stack(after)).all(0) & np.isfinite(self.obs).all(1))
         if broken.any():
             after = State(*np.where(broken, before, after))
-        terminated = ~np.array([body.healthy() for body in self.bodies]) & ~broken
+        fallen = ~np.array([body.healthy() for body in self.bodies]) | (
+            (np.abs(after.pitch) > self.tip) & (self.tip > 0)
+        )
+        terminated = fallen & ~broken
         truncated = ((self.age >= self.horizon) | broken) & ~terminated
         final = np.where(broken[:, None], final, self.obs)
         self.state, where = after, {int(i): self.where(int(i)) for i in np.flatnonzero(broken)}

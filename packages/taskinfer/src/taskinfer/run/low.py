@@ -27,7 +27,7 @@ def train(cfg: LowConfig) -> Path:
     """Train as `cfg` says; returns the run's folder. Errors: see rlcore.run.Run.open, rlcore.errors.NumericalError."""
     device.set_threads(cfg.threads)
     where = device.resolve(cfg.device)
-    bodies = Bodies(cfg.body, cfg.num_envs, seed=cfg.seed, horizon=cfg.horizon)
+    bodies = Bodies(cfg.body, cfg.num_envs, seed=cfg.seed, horizon=cfg.horizon, tip=cfg.tip)
     obs_dim, action_dim = bodies.observation_dim, bodies.action_dim
     facts = {
         "env": cfg.body, "stage": "low", "groups": list(cfg.groups), "observation_dim": obs_dim,
@@ -37,10 +37,11 @@ def train(cfg: LowConfig) -> Path:
         cfg, program="taskinfer", total=cfg.steps, stride=cfg.num_envs, may_change=MAY_CHANGE, facts=facts
     ) as run:
         agent = LowLevel(cfg.sac, obs_dim, action_dim, cfg.groups, run.seed("agent"), where)
-        tasks = TaskStream(cfg.num_envs, cfg.groups, cfg.ranges, cfg.hold, run.numpy_generator("tasks"))
+        tasks = TaskStream(cfg.num_envs, cfg.groups, cfg.ranges, cfg.hold, run.numpy_generator("tasks"), cfg.shares)
         experience = Experience(
             cfg.buffer_size, cfg.num_envs, obs_dim, action_dim, cfg.groups, cfg.ranges, relabel=cfg.relabel,
             alive=cfg.alive, rng=run.numpy_generator("relabel"), rows=run.numpy_generator("replay"),
+            fall_cost=cfg.fall_cost, shares=cfg.shares,
         )  # fmt: skip
         first, watch = FirstActions(action_dim, run.numpy_generator("first actions")), Watch()
         parts = {
