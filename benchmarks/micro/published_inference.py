@@ -28,6 +28,7 @@ from taskinfer.tasks import make_task_sets, parse_families
 WINDOWS, DECODED, WINDOW, LATENT, LR = 4_096, 199, 32, 4, 3e-4
 OBS, ACTION, HORIZON, ROUNDS = 2, 1, 200, 5
 FAMILIES = parse_families("goal,velocity")
+FEATURES = InferenceConfig(window=WINDOW)  # how both see a transition
 
 
 def make_data(seed: int) -> tuple[EpisodeRing, Episodes]:
@@ -83,10 +84,10 @@ class Published(nn.Module):
         """4,096 windows, 199 transitions of each one's episode."""
         episodes = ring.sample(WINDOWS)
         times = torch.from_numpy(ring.rng.integers(HORIZON + 1, size=(WINDOWS, 1)))
-        windows, _ = context.windows(episodes, times, WINDOW)
+        windows, _ = context.windows(episodes, times, FEATURES)
         mean, log_var = self.encode(windows.flatten(0, 1))
         z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
-        every = context.all_features(episodes)[:, :DECODED]
+        every = context.all_features(episodes, FEATURES)[:, :DECODED]
         s, r, s2 = every[..., :OBS], every[..., OBS : OBS + 1], every[..., OBS + 1 :]
         x = torch.cat((s, episodes.action[:, :DECODED], z[:, None].expand(-1, DECODED, -1)), -1)
         logits = self.family(torch.cat((s[:, 0], z), -1))
@@ -100,7 +101,7 @@ class Published(nn.Module):
     @torch.no_grad()
     def decode(self, episodes: Episodes, times: Tensor) -> tuple[Tensor, Tensor]:
         """As `Ours.decode`."""
-        windows, _ = context.windows(episodes, times.expand(len(episodes.length), -1), WINDOW)
+        windows, _ = context.windows(episodes, times.expand(len(episodes.length), -1), FEATURES)
         z, _ = self.encode(windows.flatten(0, 1))
         states, actions = inputs(episodes, len(times))
         x = torch.cat((states, actions, z[:, None].expand(-1, states.shape[1], -1)), -1)
@@ -127,11 +128,11 @@ def inputs(episodes: Episodes, repeats: int) -> tuple[Tensor, Tensor]:
 
 
 def error(side: Ours | Published, episodes: Episodes, times: tuple[int, ...] = (20, 40, 80, 160)) -> float:
-    """Mean squared error of next states plus that of rewards, symlog scale, of episodes that were never trained on.
+    """Mean squared error of next states plus that of rewards, compressed, of episodes that were never trained on.
 
     Each is decoded from the mean of its belief at `times`.
     """
     state, reward = side.decode(episodes, torch.tensor(times))
-    true = context.all_features(episodes).repeat_interleave(len(times), 0)
+    true = context.all_features(episodes, FEATURES).repeat_interleave(len(times), 0)
     wrong = F.mse_loss(state, true[..., OBS + 1 :]) + F.mse_loss(reward, true[..., OBS : OBS + 1])
     return round(float(wrong), 6)

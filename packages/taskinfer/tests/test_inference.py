@@ -77,6 +77,16 @@ def test_symlog_by_hand():
     torch.testing.assert_close(context.symexp(context.symlog(x)), x)
 
 
+def test_a_step_that_gets_nowhere_has_a_reward_feature_of_zero():
+    """1 + r is compressed, so that rewards near -1 stay apart; without symlog all is as it is."""
+    s, r, s2 = torch.tensor([[math.e - 1]]), torch.tensor([-1.0]), torch.tensor([[0.0]])
+    torch.testing.assert_close(context.feature(s, r, s2, SMALL), torch.tensor([[1.0, 0.0, 0.0]]))
+    quarter = replace(SMALL, reward_scale=4.0)
+    torch.testing.assert_close(context.feature(s2, r / 2, s2, quarter)[0, 1].item(), math.log(3))
+    plain = context.feature(s, r, s2, replace(SMALL, symlog=False))
+    torch.testing.assert_close(plain, torch.tensor([[math.e - 1, -1.0, 0.0]]))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**31))
 def test_prefix_sums_are_naive_windows(horizon, size, seed):
@@ -89,9 +99,9 @@ def test_prefix_sums_are_naive_windows(horizon, size, seed):
 def test_windows_are_the_steps_before_oldest_first():
     episodes = some_episodes([20, 7])
     times = torch.tensor([[0, 3, 20], [0, 1, 7]])
-    features, known = context.windows(episodes, times, 5)
+    features, known = context.windows(episodes, times, replace(SMALL, window=5))
     assert known.tolist() == [[0, 3, 5], [0, 1, 5]]
-    every = context.all_features(episodes)
+    every = context.all_features(episodes, SMALL)
     torch.testing.assert_close(features[0, 2], every[0, 15:20])
     torch.testing.assert_close(features[0, 1], torch.cat((torch.zeros(2, 5), every[0, :3])))
     assert not features[0, 0].any()
@@ -191,10 +201,10 @@ def test_training_sees_what_acting_sees(kind: str):
     times = torch.tensor([[4, 20], [0, 7], [13, 2], [9, 6]])
     every = inference.encode(episodes, slow=False)
     if inference.model.recurrent:
-        raw = inference.model.encoder.episodes(context.all_features(episodes))
+        raw = inference.model.encoder.episodes(context.all_features(episodes, inference.cfg))
         raw = raw.gather(1, times[..., None].expand(-1, -1, raw.shape[-1])).flatten(0, 1)
     else:
-        features, known = context.windows(episodes, times, inference.cfg.window, inference.cfg.symlog)
+        features, known = context.windows(episodes, times, inference.cfg)
         raw = inference.model.encoder.windows(features.flatten(0, 1), known.flatten())
     mean = inference.model.posterior(raw).mean
     wanted = every.mean.gather(1, times[..., None].expand(-1, -1, 3)).flatten(0, 1)

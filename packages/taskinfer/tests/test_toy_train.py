@@ -13,12 +13,14 @@ from stopped_runs import final, same
 
 from rlcore.checkpoint import load
 from rlcore.config import from_dict
+from rlcore.errors import UsageError
 from taskinfer.agent import Agent, Aimless
 from taskinfer.cli import main
 from taskinfer.config import ToyConfig
 from taskinfer.context import Episodes
 from taskinfer.envs.toy import VectorToy
 from taskinfer.run.rollout import Rollout, roll, score
+from taskinfer.run.toy import annealed
 from taskinfer.run.toy import train as learn
 from taskinfer.tasks import Family, Task, Tasks, parse_families
 
@@ -186,3 +188,29 @@ def test_a_run_is_scored_on_its_held_out_tasks_from_fresh_starts(tmp_path: Path,
     assert main([*argv, "--seed-base", "5"]) == 0
     assert "family known" in capsys.readouterr().out
     assert json.loads((tmp_path / "a" / "eval.json").read_text())["returns"] != report["returns"]
+
+
+def test_the_encoder_comes_to_rest():
+    """By hand; and a run that is past the end changes no weight of the encoder any more."""
+    assert [annealed(step, 100, 300) for step in (0, 100, 200, 300, 400)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+    with pytest.raises(UsageError, match="anneal"):
+        ToyConfig(name="x", anneal=(5, 5))
+
+
+def test_a_run_past_the_end_of_the_descent_leaves_the_encoder_as_it_is(tmp_path: Path):
+    saved = {}
+    for total in (400, 600):
+        learn(tiny(name="rest", dir=tmp_path, total_steps=total, anneal=(80, 240), save_every=80, quiet=True))
+        saved[total] = final(tmp_path / "rest")["parts"]["agent"]
+    before, after = saved[400]["inference"], saved[600]["inference"]
+    assert after["updates"] > before["updates"]
+    same(before["model"], after["model"])
+
+
+def test_some_may_act_without_noise_beside_others_with_it():
+    player, obs = agent("none"), np.ones((3, 2), np.float32)
+    code = torch.zeros(3, 0)
+    greedy = player.act(obs, code, True)
+    mixed = player.act(obs, code, np.array([True, False, True]))
+    np.testing.assert_array_equal(mixed[[0, 2]], greedy[[0, 2]])
+    assert (mixed[1] != greedy[1]).all()

@@ -176,7 +176,7 @@ def test_the_gauge_is_silent_at_home_and_not_abroad(toy_run: Path, low_run: Path
     saved = open_toy(toy_run)
     episodes = training_episodes(saved, 400)
     assert episodes is not None
-    known = training_features(episodes, saved.cfg.inference.symlog)
+    known = training_features(episodes, saved.cfg.inference)
     latents = saved.agent.inference.encode(episodes).mean[:, 1:].flatten(0, 1)
     density = log_density(saved.agent.inference, latents)
     gauge = Gauge.fit("toy1d", known[::2], density[::2])
@@ -187,7 +187,7 @@ def test_the_gauge_is_silent_at_home_and_not_abroad(toy_run: Path, low_run: Path
     record = drive(reused(toy_run, low_run), "toy", decisions=8)
     far = replace(record, obs=record.obs + np.array([300.0, 0.0], np.float32))
     strange = log_density(saved.agent.inference, record.belief_mean[:, 1:].reshape(-1, 4) + 50.0)
-    report = gauge.report(lived_features(far, saved.cfg.inference.symlog), strange)
+    report = gauge.report(lived_features(far, saved.cfg.inference), strange)
     assert report["latents_outside"] == 1.0
     assert report["outside"] == 1.0
     assert report["by_feature"]["x"] == report["by_feature"]["next x"] == 1.0

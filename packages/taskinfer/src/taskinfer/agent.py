@@ -50,8 +50,14 @@ class Agent:
         of = (family[..., None] == known).float()
         return torch.cat((of, of * symlog(spec)[..., None]), -1)
 
-    def act(self, obs: Array, code: Tensor, deterministic: bool) -> Array:
-        """Actions (n, da) in [-1, 1] for observations (n, ds) and codes (n, C)."""
+    def act(self, obs: Array, code: Tensor, deterministic: bool | Array) -> Array:
+        """Actions (n, da) in [-1, 1] for observations (n, ds) and codes (n, C).
+
+        deterministic: of all, or of each (n,) bool.
+        """
+        if not isinstance(deterministic, bool):
+            greedy, sampled = self.act(obs, code, True), self.act(obs, code, False)
+            return np.where(deterministic[:, None], greedy, sampled)
         joined = torch.cat((symlog(torch.as_tensor(obs, device=self.device)), code), -1)
         return self.sac.act(joined.cpu().numpy(), deterministic)
 

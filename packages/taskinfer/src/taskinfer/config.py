@@ -33,30 +33,32 @@ class InferenceConfig:
     window: int = 32  # Transitions that a belief looks back on.
     latent_dim: int = 4  # Size of z.
     hidden: int = 64  # Hidden units of the encoder; at least 5 (2 ds + 1) are used.
+    decoder_hidden: int = 64  # Hidden units of the decoders and of the head that names the family.
     symlog: bool = True  # Compress states and rewards; without it far goals drown near ones.
-    layer_norm: bool = True  # Normalise the encoder's first layer.
+    reward_scale: float = 5.0  # Of 1 + r before it is compressed: larger tells small progress apart.
+    layer_norm: bool = True  # Normalise hidden layers.
     predict_delta: bool = False  # Decode the change of the state instead of the next state.
     prior: Literal["gauss", "gmm", "dpmm"] = "dpmm"  # Of z; gmm: one Gaussian a family, mixed by the encoder.
     hard_assignment: bool = False  # dpmm: pull to the most responsible component alone.
     concentration: float = 5.0  # dpmm: larger expects more components.
     max_components: int = 20  # dpmm: never more.
     component_variance: float = 0.1  # dpmm: expected variance of a component before any data.
-    kl_weight: float = 1e-3  # Of the divergence to the prior.
-    task_weight: float = 0.05  # Of the cross-entropy of the family; 0: z is not told families.
+    kl_weight: float = 1e-4  # Of the divergence to the prior.
+    task_weight: float = 0.1  # Of the cross-entropy of the family; 0: z is not told families.
     sparsity_weight: float = 1e-3  # gmm: of |z|.
     separation_weight: float = 5e-4  # gmm: of the closeness of the classes.
     class_weight: float = 0.1  # gmm: of the cross-entropy of the mixing weights.
-    lr: float = 1e-3  # Adam's step size.
-    batch: int = 512  # Beliefs an update.
+    lr: float = 2e-3  # Adam's step size.
+    batch: int = 128  # Beliefs an update.
     times: int = 1  # Of them from one episode; more of them suit a recurrent context.
     targets: int = 32  # Transitions decoded from each belief.
-    ema: float = 0.99  # Each update the slow encoder, which acts, keeps this share; 0: it is the learning one.
+    ema: float = 0.998  # Each update the slow encoder, which acts, keeps this share; 0: it is the learning one.
 
     def __post_init__(self) -> None:
-        for key in ("window", "latent_dim", "hidden", "batch", "times", "targets", "max_components"):
+        for key in ("window", "latent_dim", "hidden", "decoder_hidden", "batch", "times", "targets", "max_components"):
             if not 1 <= getattr(self, key) < 2**24:
                 raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
-        for key in ("concentration", "component_variance", "lr"):
+        for key in ("concentration", "component_variance", "lr", "reward_scale"):
             if not 0 < getattr(self, key) < 1e6:
                 raise UsageError(f"{key}: must be positive, got {getattr(self, key)}")
         for key in ("kl_weight", "task_weight", "sparsity_weight", "separation_weight", "class_weight"):
@@ -93,13 +95,15 @@ class ToyConfig(RunConfig):
     horizon: int = 200  # Steps of an episode.
     noise_std: float = 0.0  # Noise on what is observed, m and m/s; 0.1 makes beliefs robust for bodies.
     # --- length of the run
-    total_steps: int = 800_000  # Env steps over all points.
-    ring: int = 4_000  # Episodes kept.
+    total_steps: int = 960_000  # Env steps over all points.
+    ring: int = 1_600  # Episodes kept.
     warmup_rounds: int = 5  # Epochs of aimless movement before the policy acts.
-    warmup_updates: int = 800  # Encoder updates after them.
+    warmup_updates: int = 2_000  # Encoder updates after them.
     # --- learning, each epoch
-    encoder_updates: int = 40  # Encoder updates an epoch.
-    policy_updates: int = 200  # Policy updates an epoch.
+    greedy_share: float = 0.3  # Share of the episodes that are played as in evaluations, without the policy's noise.
+    encoder_updates: int = 240  # Encoder updates an epoch.
+    anneal: tuple[int, int] = (384_000, 960_000)  # Env steps between which the encoder's step size falls to 0.
+    policy_updates: int = 300  # Policy updates an epoch.
     policy_episodes: int = 400  # Episodes that they draw from, encoded once.
     policy_batch: int = 256  # Transitions a policy update.
     gamma: float = 0.97  # Discount a step.
@@ -118,6 +122,10 @@ class ToyConfig(RunConfig):
         for key in ("warmup_updates", "encoder_updates", "policy_updates"):
             if not 0 <= getattr(self, key) < 2**24:
                 raise UsageError(f"{key}: must not be negative, got {getattr(self, key)}")
+        if not 0 <= self.greedy_share <= 1:
+            raise UsageError(f"greedy_share: must be in [0, 1], got {self.greedy_share}")
+        if not 0 <= self.anneal[0] < self.anneal[1]:
+            raise UsageError(f"anneal: expected a first step and a later one, got {self.anneal[0]} {self.anneal[1]}")
         if not 0 <= self.noise_std < 100 or not 0 < self.gamma < 1:
             raise UsageError(f"noise_std, gamma: need 0 <= noise and 0 < gamma < 1, got {self.noise_std}, {self.gamma}")
         parse_families(self.tasks, planar=self.toy == "toy2d")

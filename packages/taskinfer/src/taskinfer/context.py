@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from taskinfer.config import InferenceConfig
+
 
 class Episodes(NamedTuple):
     """B episodes, padded to the longest; rows at and after `length` may hold anything."""
@@ -37,27 +39,33 @@ def symexp(x: Tensor) -> Tensor:
     return x.sign() * x.abs().expm1()
 
 
-def feature(s: Tensor, r: Tensor, s2: Tensor, compress: bool = True) -> Tensor:
-    """[s, r, s'] (..., F) of states (..., ds), rewards (...) and next states (..., ds); by symlog if `compress`."""
-    joined = torch.cat((s, r.unsqueeze(-1), s2), -1)
-    return symlog(joined) if compress else joined
+def feature(s: Tensor, r: Tensor, s2: Tensor, cfg: InferenceConfig) -> Tensor:
+    """[s, r, s'] (..., F) of states (..., ds), rewards (...) and next states (..., ds), compressed if `cfg.symlog`.
+
+    Whatever the task, standing still at the start pays -1, and what tells a far goal from a farther one is how little
+    a step's reward differs from that. So it is 1 + r that is compressed, `cfg.reward_scale` times enlarged.
+    """
+    if not cfg.symlog:
+        return torch.cat((s, r.unsqueeze(-1), s2), -1)
+    return symlog(torch.cat((s, cfg.reward_scale * (1.0 + r.unsqueeze(-1)), s2), -1))
 
 
-def all_features(episodes: Episodes, compress: bool = True) -> Tensor:
+def all_features(episodes: Episodes, cfg: InferenceConfig) -> Tensor:
     """(B, H, F) of every transition; rows at and after an episode's end are 0."""
-    made = feature(episodes.obs[:, :-1], episodes.reward, episodes.obs[:, 1:], compress)
+    made = feature(episodes.obs[:, :-1], episodes.reward, episodes.obs[:, 1:], cfg)
     inside = torch.arange(made.shape[1], device=made.device) < episodes.length[:, None]
     return torch.where(inside[..., None], made, 0.0)
 
 
-def windows(episodes: Episodes, times: Tensor, size: int, compress: bool = True) -> tuple[Tensor, Tensor]:
-    """The `size` transitions before each time, oldest first: features (B, M, T, F) and their number (B, M).
+def windows(episodes: Episodes, times: Tensor, cfg: InferenceConfig) -> tuple[Tensor, Tensor]:
+    """The `cfg.window` transitions before each time, oldest first: features (B, M, T, F) and their number (B, M).
 
     What lies before the episode's beginning is 0. times (B, M) int64, 0 <= time <= length.
     """
+    size = cfg.window
     index = times[..., None] + torch.arange(-size, 0, device=times.device)  # (B, M, T)
     known, index = index >= 0, index.clamp(min=0)
-    made = feature(*transitions(episodes, index), compress)
+    made = feature(*transitions(episodes, index), cfg)
     return torch.where(known[..., None], made, 0.0), times.clamp(max=size)
 
 

@@ -98,13 +98,13 @@ def draw_batch(ring: EpisodeRing, cfg: InferenceConfig) -> Batch:
     length = episodes.length
     times = (uniform(ring, len(length), cfg.times) * (length[:, None] + 1)).long().clamp(max=length[:, None])
     if cfg.context == "recurrent":
-        features, count = context.all_features(episodes, cfg.symlog), times.flatten()
+        features, count = context.all_features(episodes, cfg), times.flatten()
     else:
-        windows, known = context.windows(episodes, times, cfg.window, cfg.symlog)
+        windows, known = context.windows(episodes, times, cfg)
         features, count = windows.flatten(0, 1), known.flatten()
     drawn = uniform(ring, len(length), cfg.times * cfg.targets)
     index = (drawn * length[:, None]).long().clamp(max=length[:, None] - 1)
-    made = context.feature(*context.transitions(episodes, index), cfg.symlog).view(cfg.batch, cfg.targets, -1)
+    made = context.feature(*context.transitions(episodes, index), cfg).view(cfg.batch, cfg.targets, -1)
     wide = index[..., None].expand(-1, -1, episodes.action.shape[-1])
     action = episodes.action.gather(1, wide).view(cfg.batch, cfg.targets, -1)
     size = episodes.obs.shape[-1]

@@ -84,7 +84,7 @@ class Inference:
         After an episode's end its last belief stays. slow: by the slow encoder, which acts, not the learning one.
         """
         model = self.slow if slow else self.model
-        raw = model.encoder.episodes(context.all_features(episodes, self.cfg.symlog))
+        raw = model.encoder.episodes(context.all_features(episodes, self.cfg))
         time = torch.arange(raw.shape[1], device=raw.device).minimum(episodes.length[:, None])  # (B, H + 1)
         raw = raw.gather(1, time[..., None].expand_as(raw))
         return self._belief(model, raw, time)
@@ -111,7 +111,7 @@ class Inference:
         s, r, s2 = (torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in (s, r, s2))
         assert s.shape == s2.shape == (len(old.count), self.obs_dim), (s.shape, s2.shape, self.obs_dim)
         assert r.shape == old.count.shape, (r.shape, old.count.shape)
-        memory, raw = model.encoder.step(stream.memory, context.feature(s, r, s2, self.cfg.symlog), old.count)
+        memory, raw = model.encoder.step(stream.memory, context.feature(s, r, s2, self.cfg), old.count)
         belief = self._belief(model, raw, old.count + 1)
         if alive is not None:
             keep = torch.as_tensor(alive, device=self.device)

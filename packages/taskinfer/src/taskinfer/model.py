@@ -12,6 +12,7 @@ Every encoder gives raw outputs (..., O) in three ways that agree:
 from __future__ import annotations
 
 import abc
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,19 @@ class Posterior(NamedTuple):
     class_log_vars: Tensor | None = None  # (..., K, L)
 
 
+def layers(sizes: list[int], layer_norm: bool) -> nn.Sequential:
+    """Linear, LayerNorm where asked for, ReLU for each of `sizes` after the first."""
+    made: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        made += [nn.Linear(fan_in, fan_out), *[nn.LayerNorm(fan_out)] * layer_norm, nn.ReLU()]
+    return nn.Sequential(*made)
+
+
+def decoder(sizes: list[int], layer_norm: bool) -> nn.Sequential:
+    """Hidden `layers`, and a linear one after them."""
+    return nn.Sequential(*layers(sizes[:-1], layer_norm), nn.Linear(sizes[-2], sizes[-1]))
+
+
 class DeepSet(nn.Module):
     """A network of the mean of embedded transitions (Zaheer et al. 2017, arXiv:1703.06114): their order is lost.
 
@@ -43,11 +57,8 @@ class DeepSet(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int, window: int, layer_norm: bool) -> None:
         super().__init__()
-        norm: list[nn.Module] = [nn.LayerNorm(hidden)] if layer_norm else []
         self.window, self.width = window, hidden
-        self.embed = nn.Sequential(
-            nn.Linear(inputs, hidden), *norm, nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-        )  # fmt: skip
+        self.embed = layers([inputs, hidden, hidden], layer_norm)
         self.head = mlp([hidden + 1, hidden, outputs])
 
     def _finish(self, means: Tensor, count: Tensor) -> Tensor:
@@ -179,11 +190,10 @@ class TaskModel(nn.Module):
         if self.classes:
             outputs = self.classes * (2 * cfg.latent_dim + 1)
         self.encoder = make_encoder(cfg, inputs, hidden, outputs)
-        width = 5 * (obs_dim + action_dim + cfg.latent_dim)
         joined = obs_dim + action_dim + cfg.latent_dim
-        self.state_decoder = mlp([joined, width, width, obs_dim])
-        self.reward_decoder = mlp([joined, width, width, width // 2, 1])
-        self.family_head = mlp([cfg.latent_dim, width, width, width // 2, num_families])
+        self.state_decoder = decoder([joined, cfg.decoder_hidden, cfg.decoder_hidden, obs_dim], cfg.layer_norm)
+        self.reward_decoder = decoder([joined, cfg.decoder_hidden, cfg.decoder_hidden, 1], cfg.layer_norm)
+        self.family_head = decoder([cfg.latent_dim, cfg.decoder_hidden, num_families], cfg.layer_norm)
 
     def posterior(self, raw: Tensor) -> Posterior:
         """The encoder's outputs (..., O) as a distribution; log variances are kept in [-10, 4]."""

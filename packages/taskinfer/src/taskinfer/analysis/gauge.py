@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from taskinfer.config import InferenceConfig
 from taskinfer.context import Episodes, all_features
 from taskinfer.envs.toy import OBSERVED
 from taskinfer.inference import Inference
@@ -75,13 +76,13 @@ def log_density(inference: Inference, latents: Any) -> Array:
     return np.asarray(-0.5 * (z.square() + np.log(2 * np.pi)).sum(-1).cpu().numpy())
 
 
-def training_features(episodes: Episodes, symlog: bool) -> Array:
+def training_features(episodes: Episodes, cfg: InferenceConfig) -> Array:
     """(N, F) float64 of every transition of the episodes."""
     horizon = episodes.reward.shape[1]
     inside = torch.arange(horizon, device=episodes.length.device) < episodes.length[:, None]
-    return all_features(episodes, symlog)[inside].double().cpu().numpy()
+    return all_features(episodes, cfg)[inside].double().cpu().numpy()
 
 
-def lived_features(record: Record, symlog: bool) -> Array:
+def lived_features(record: Record, cfg: InferenceConfig) -> Array:
     """(N, F) float64 of every transition of those that were up."""
-    return all_features(record.episodes(), symlog)[torch.as_tensor(record.alive)].double().cpu().numpy()
+    return all_features(record.episodes(), cfg)[torch.as_tensor(record.alive)].double().cpu().numpy()

@@ -39,9 +39,13 @@ class Rollout:
 
 
 def roll(
-    env: VectorToy, agent: Agent | None, *, deterministic: bool = False, aimless: Callable[[], Array] | None = None
-) -> Rollout:
-    """Play one episode of each point: by the agent, or by `aimless` movement, which believes nothing."""
+    env: VectorToy, agent: Agent | None, *, deterministic: bool | Array = False,
+    aimless: Callable[[], Array] | None = None,
+) -> Rollout:  # fmt: skip
+    """Play one episode of each point: by the agent, or by `aimless` movement, which believes nothing.
+
+    deterministic: all points, or each (n,) bool.
+    """
     n, h = env.num_envs, env.horizon
     obs = np.zeros((n, h + 1, env.obs_dim), np.float32)
     action, reward = np.zeros((n, h, env.action_dim), np.float32), np.zeros((n, h), np.float32)

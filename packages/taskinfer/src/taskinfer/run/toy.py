@@ -64,13 +64,18 @@ def train(cfg: ToyConfig) -> Path:
 
 
 def collect(run: Run, epoch: int, cfg: ToyConfig, agent: Agent, env: VectorToy, ring: EpisodeRing) -> None:
-    """One episode of every training task: aimless ones first, and then as the policy has it."""
+    """One episode of every training task: aimless ones first, and then as the policy has it.
+
+    Some of them without its noise: a policy that holds its speed sees less of a task than one that trembles, and
+    whoever learnt from trembling alone misreads it.
+    """
     with run.phase("collect"):
         if epoch < cfg.warmup_rounds:
             aimless = Aimless(env.num_envs, env.action_dim, run.numpy_generator("aimless", epoch))
             rollout = roll(env, None, aimless=aimless.act)
         else:
-            rollout = roll(env, agent)
+            greedy = run.numpy_generator("greedy", epoch).random(env.num_envs) < cfg.greedy_share
+            rollout = roll(env, agent, deterministic=greedy)
         ring.add(**rollout.fields())
         run.meters.add({"train_return": torch.tensor(float(rollout.reward.sum(1).mean()))})
 
@@ -81,6 +86,7 @@ def learn(run: Run, step: int, encoder_updates: int, agent: Agent, ring: Episode
     Raises: NumericalError where every update of the inference model was skipped.
     """
     cfg = agent.cfg
+    agent.inference.optimizer.param_groups[0]["lr"] = cfg.inference.lr * annealed(step, *cfg.anneal)
     if cfg.arm == "inferred":
         with run.phase("infer"):
             skipped = float(agent.inference.skipped)
@@ -95,6 +101,14 @@ def learn(run: Run, step: int, encoder_updates: int, agent: Agent, ring: Episode
         experience = agent.experience(ring.sample(cfg.policy_episodes))
         for _ in range(cfg.policy_updates):
             run.meters.add(agent.learn_policy(experience))
+
+
+def annealed(step: int, begin: int, end: int) -> float:
+    """Share of the encoder's step size that is left: 1 until `begin`, 0 from `end` on.
+
+    The policy reads a code that moves for as long as the encoder learns.
+    """
+    return min(1.0, max(0.0, (end - step) / (end - begin)))
 
 
 def evaluate_now(run: Run, step: int, agent: Agent, known: Tasks, held_out: Tasks) -> float:

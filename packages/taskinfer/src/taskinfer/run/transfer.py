@@ -98,7 +98,7 @@ def fit_gauge(reused: Reused) -> Gauge | None:
         return None
     inference = reused.stack.inference
     latents = inference.encode(episodes).mean[:, 1:].flatten(0, 1)
-    features = training_features(episodes, inference.cfg.symlog)
+    features = training_features(episodes, inference.cfg)
     return Gauge.fit(reused.stack.toy, features, log_density(inference, latents))
 
 
@@ -117,7 +117,7 @@ class Results:
         if gauge is not None:
             inference = reused.stack.inference
             density = log_density(inference, record.belief_mean[:, 1:][record.alive])
-            shares = gauge.report(lived_features(record, inference.cfg.symlog), density)
+            shares = gauge.report(lived_features(record, inference.cfg), density)
             found |= {"outside": shares["outside"], "gauge": shares}
             if name == "toy" and shares["outside"] > OUTSIDE:
                 worst = max(shares["by_feature"], key=shares["by_feature"].get)
