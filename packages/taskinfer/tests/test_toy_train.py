@@ -14,13 +14,17 @@ from stopped_runs import final, same
 from rlcore.checkpoint import load
 from rlcore.config import from_dict
 from rlcore.errors import UsageError
+from rlcore.run import Run
 from taskinfer.agent import Agent, Aimless
 from taskinfer.cli import main
 from taskinfer.config import ToyConfig
 from taskinfer.context import Episodes
+from taskinfer.data import EpisodeRing
 from taskinfer.envs.toy import VectorToy
+from taskinfer.play import play
 from taskinfer.run.rollout import Rollout, roll, score
 from taskinfer.run.toy import annealed
+from taskinfer.run.toy import learn as learn_epoch
 from taskinfer.run.toy import train as learn
 from taskinfer.tasks import Family, Task, Tasks, parse_families
 
@@ -117,17 +121,49 @@ def test_aimless_points_travel():
 
 def test_scores_by_hand():
     tasks = two()
-    obs = np.zeros((2, 11, 2), np.float32)
-    obs[0, 1:, 0], obs[1, 1:, 1] = 2.2, -0.5
+    obs, error = np.full((2, 11, 2), 9.0, np.float32), np.array([[0.2] * 10, [0.5] * 10], np.float32)
     reward = np.array([[-1.0] * 10, [-2.0] * 10], np.float32)
     family = np.zeros((2, 11), np.int64)
     family[:, 5] = [2, 0]
-    row = score("toy1d", Rollout(tasks, obs, np.zeros((2, 10, 1)), reward, family), "test", believed=True)
+    row = score(Rollout(tasks, obs, np.zeros((2, 10, 1)), reward, error, family), "test", believed=True)
     assert row["test_return"] == -15.0
     assert row["test_return_velocity_backward"] == -20.0
     assert row["test_success"] == 0.5
     assert row["test_family_acc_5"] == 0.5
     assert "test_family_acc_20" not in row
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_training_and_evaluation_play_alike(arm: str):
+    """Two loops, `roll` and `play`: the same episodes. Errors are of where the points are, not of what they observe."""
+    player, tasks = agent(arm, noise_std=0.3), two()
+    lived = play(player, lambda t: tasks, 20, 5)
+    rolled = roll(VectorToy("toy1d", tasks, 5, horizon=20, noise_std=0.3), player, deterministic=True)
+    for name in ("obs", "action", "reward", "error"):
+        np.testing.assert_array_equal(getattr(rolled, name), getattr(lived, name), name)
+    np.testing.assert_allclose(rolled.error, -rolled.reward * tasks.normaliser[:, None], rtol=1e-5)
+    if arm == "inferred":
+        np.testing.assert_array_equal(rolled.family[:, 1:], lived.believed()[:, 1:])
+
+
+def test_beliefs_are_encoded_once_an_epoch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """However many updates the policy makes; those that infer nothing never encode."""
+    calls = {name: count_encodings(name, monkeypatch, tmp_path) for name in ARMS}
+    assert calls == {"inferred": [(True, 8)], "oracle": [], "none": []}
+
+
+def count_encodings(arm: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[tuple[bool, int]]:
+    """(by the slow encoder, episodes) of each call in one epoch of learning, the prior's fit apart."""
+    player = agent(arm)
+    ring = EpisodeRing(player.cfg.ring, 20, 2, 1, np.random.default_rng(0), torch.device("cpu"))
+    env = VectorToy("toy1d", two(), 0, horizon=20)
+    ring.add(**roll(env, None, aimless=Aimless(2, 1, np.random.default_rng(0)).act).fields())
+    seen: list[tuple[bool, int]] = []
+    encode = player.inference.encode
+    player.inference.encode = lambda e, slow=True: (seen.append((slow, len(e.length))), encode(e, slow))[1]  # type: ignore
+    with Run.open(replace(player.cfg, name=arm, dir=folder), program="test", total=1) as run:
+        learn_epoch(run, 0, 2, player, ring)
+    return [call for call in seen if call[0]]
 
 
 @pytest.mark.parametrize("arm", ["inferred", "oracle"])
@@ -149,7 +185,8 @@ def test_evaluating_more_often_changes_nothing(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [(("--toy", "toy1"), "did you mean toy1d"), (("--tasks", "gaol"), "did you mean goal"),
-     (("--tasks", "jump"), "toy1d has no vz"), (("--inference.encoder", "gruu"), "invalid choice"),
+     (("--tasks", "jump"), "toy1d has no vz"), (("--num-train", "2"), "cannot cover 4 families"),
+     (("--inference.encoder", "gruu"), "invalid choice"),
      (("--inference.context", "recurrent"), "only a gru"), (("--gamma", "1.5"), "gamma")],
 )  # fmt: skip
 def test_mistakes_are_one_line(options: tuple[str, ...], said: str, tmp_path: Path, capsys):
@@ -157,6 +194,7 @@ def test_mistakes_are_one_line(options: tuple[str, ...], said: str, tmp_path: Pa
     text = capsys.readouterr().err
     assert said in text
     assert text.count("\n") == 1
+    assert not list(tmp_path.iterdir())  # nothing that would be in the way of the corrected command
 
 
 @pytest.mark.learn

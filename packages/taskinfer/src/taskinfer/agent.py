@@ -40,12 +40,16 @@ class Agent:
         self.rows = numpy_generator(seed, "policy rows")
         self.updates = 0  # of policy and encoder together
 
-    def code(self, belief: Belief, family: Tensor, spec: Tensor) -> Tensor:
-        """What the policy is told (..., C), of beliefs (..., L), or of families and specs (...)."""
+    def code(self, belief: Belief | None, family: Tensor, spec: Tensor) -> Tensor:
+        """What the policy is told (..., C), of beliefs (..., L), or of families and specs (...).
+
+        Only the arm that infers needs beliefs.
+        """
         if self.cfg.arm == "inferred":
+            assert belief is not None
             return belief.params()
         if self.cfg.arm == "none":
-            return torch.zeros(*belief.count.shape, 0, device=self.device)
+            return torch.zeros(*family.shape, 0, device=self.device)
         known = torch.as_tensor(self.families, device=self.device)
         of = (family[..., None] == known).float()
         return torch.cat((of, of * symlog(spec)[..., None]), -1)
@@ -63,8 +67,8 @@ class Agent:
 
     def experience(self, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Policy inputs (B, H + 1, D), actions, rewards and lengths of episodes, encoded once for many updates."""
-        belief = self.inference.encode(episodes)
-        shape = belief.count.shape
+        belief = self.inference.encode(episodes) if self.cfg.arm == "inferred" else None
+        shape = episodes.obs.shape[:2]
         code = self.code(belief, episodes.family[:, None].expand(shape), episodes.spec[:, None].expand(shape))
         return torch.cat((symlog(episodes.obs), code), -1), episodes.action, episodes.reward, episodes.length
 

@@ -137,8 +137,7 @@ class Inference:
         self.optimizer.step()
         self.skipped += bad
         self.updates += 1
-        share = max(self.cfg.ema, 0.0)
-        polyak_(self.slow.parameters(), self.model.parameters(), 1.0 - share)
+        polyak_(self.slow.parameters(), self.model.parameters(), 1.0 - self.cfg.ema)
         return {name: torch.where(bad > 0, 0.0, value.detach()) for name, value in metrics.items()}
 
     def loss(self, batch: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ import torch
 
 from taskinfer import tasks as task_rules
 from taskinfer.agent import Agent
-from taskinfer.envs.toy import VectorToy, state_of
+from taskinfer.envs.toy import VectorToy
 from taskinfer.inference import Belief, Stream
 from taskinfer.tasks import Family, Tasks
 
@@ -27,6 +27,7 @@ class Rollout:
     obs: Array  # (n, H + 1, ds)
     action: Array  # (n, H, da)
     reward: Array  # (n, H)
+    error: Array  # (n, H) of the task, where the point truly is, in the task's unit
     family: Array  # (n, H + 1) ids of the families believed in; zeros where nothing was believed
 
     def fields(self) -> dict[str, Array]:
@@ -49,7 +50,7 @@ def roll(
     n, h = env.num_envs, env.horizon
     obs = np.zeros((n, h + 1, env.obs_dim), np.float32)
     action, reward = np.zeros((n, h, env.action_dim), np.float32), np.zeros((n, h), np.float32)
-    family = np.zeros((n, h + 1), np.int64)
+    family, error = np.zeros((n, h + 1), np.int64), np.zeros((n, h), np.float32)
     obs[:, 0] = env.reset()
     believing = agent is not None and agent.cfg.arm == "inferred"
     stream = agent.inference.stream(n) if agent is not None else None
@@ -65,11 +66,12 @@ def roll(
                 code = agent.code(stream.belief, *(v.to(agent.device) for v in truth))
             action[:, t] = agent.act(obs[:, t], code, deterministic)
         obs[:, t + 1], reward[:, t], _, _ = env.step(action[:, t])
+        error[:, t] = task_rules.error(env.tasks, env.simple_state())
         if believing and aimless is None:
             assert agent is not None
             assert stream is not None
             family[:, t + 1] = _believe(agent, stream, obs[:, t], reward[:, t], obs[:, t + 1])
-    return Rollout(env.tasks, obs, action, reward, family)
+    return Rollout(env.tasks, obs, action, reward, error, family)
 
 
 def _believe(agent: Agent, stream: Stream, s: Array, r: Array, s2: Array) -> Array:
@@ -77,12 +79,10 @@ def _believe(agent: Agent, stream: Stream, s: Array, r: Array, s2: Array) -> Arr
     return agent.inference.family_ids(belief).cpu().numpy()
 
 
-def score(kind: str, rollout: Rollout, prefix: str, believed: bool) -> dict[str, float]:
+def score(rollout: Rollout, prefix: str, believed: bool) -> dict[str, float]:
     """Numbers of an "eval" row: returns, successes, by family too, and how often the family was known."""
     tasks, returns = rollout.tasks, rollout.reward.sum(1)
-    columns = np.moveaxis(rollout.obs[:, 1:], 1, 0)
-    errors = np.stack([task_rules.error(tasks, state_of(kind, obs)) for obs in columns])
-    reached = task_rules.success(tasks, errors)
+    reached = task_rules.success(tasks, rollout.error.T.copy())  # a copy: means over a view round differently
     row = {
         f"{prefix}_return": float(returns.mean()), f"{prefix}_return_median": float(np.median(returns)),
         f"{prefix}_success": float(reached.mean()),

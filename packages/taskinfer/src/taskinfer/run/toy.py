@@ -11,6 +11,7 @@ import torch
 from rlcore import device
 from rlcore.files import write_json
 from rlcore.run import Run
+from rlcore.seeding import derive
 from taskinfer.agent import Agent, Aimless
 from taskinfer.config import ToyConfig
 from taskinfer.context import Episodes
@@ -31,12 +32,13 @@ def train(cfg: ToyConfig) -> Path:
     obs_dim, action_dim = dims(cfg.toy)
     families = parse_families(cfg.tasks, planar=cfg.toy == "toy2d")
     facts = {"env": cfg.toy, "stage": "toy", "families": [f.name for f in families], "action_repeat": 1}
+    # Before there is a folder: tasks that the toy cannot have leave none behind.
+    known, held_out = make_task_sets(families, cfg.num_train, cfg.num_eval, derive(cfg.seed, "tasks"))
+    env = VectorToy(cfg.toy, known, derive(cfg.seed, "envs"), horizon=cfg.horizon, noise_std=cfg.noise_std)
     with Run.open(
         cfg, program="taskinfer", total=cfg.total_steps, stride=cfg.stride, may_change=MAY_CHANGE, facts=facts
     ) as run:
-        known, held_out = make_task_sets(families, cfg.num_train, cfg.num_eval, run.seed("tasks"))
         write_json(run.folder / "task_dict.json", task_dict(known, held_out))
-        env = VectorToy(cfg.toy, known, run.seed("envs"), horizon=cfg.horizon, noise_std=cfg.noise_std)
         agent = Agent(cfg, obs_dim, action_dim, families, run.seed("agent"), where)
         ring = EpisodeRing(cfg.ring, cfg.horizon, obs_dim, action_dim, run.numpy_generator("ring"), where)
         parts = {"agent": agent, "envs": env, "ring": ring}
@@ -121,7 +123,7 @@ def evaluate_now(run: Run, step: int, agent: Agent, known: Tasks, held_out: Task
     for name, tasks in (("train", known), ("test", held_out)):
         env = VectorToy(cfg.toy, tasks, run.seed("selection", name), horizon=cfg.horizon, noise_std=cfg.noise_std)
         rollout = roll(env, agent, deterministic=True)
-        row |= score(cfg.toy, rollout, name, believed)
+        row |= score(rollout, name, believed)
         if believed and name == "test":
             row["purity"] = purity_of(agent, rollout.fields())
     run.log("eval", step, row)

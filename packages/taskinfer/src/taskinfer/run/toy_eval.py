@@ -24,7 +24,7 @@ def evaluate_toy(cfg: ToyEvalConfig) -> int:
     env = VectorToy(saved.cfg.toy, tasks, seed, horizon=saved.cfg.horizon, noise_std=saved.cfg.noise_std)
     rollout = roll(env, saved.agent, deterministic=True)
     believed = saved.cfg.arm == "inferred"
-    row = {key.removeprefix("test_"): v for key, v in score(saved.cfg.toy, rollout, "test", believed).items()}
+    row = {key.removeprefix("test_"): v for key, v in score(rollout, "test", believed).items()}
     if believed:
         row["purity"] = purity_of(saved.agent, rollout.fields())
     returns = rollout.reward.sum(1)
