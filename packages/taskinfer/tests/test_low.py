@@ -11,9 +11,9 @@ import torch
 
 from rlblocks.config import SACConfig
 from rlcore.errors import UsageError
-from taskinfer.analysis.tracking import Plan, Track, errors, summary
+from taskinfer.analysis.tracking import Plan, Track, errors, follow, summary
 from taskinfer.config import LowConfig
-from taskinfer.envs.bodies import BodyStep, SubGoal
+from taskinfer.envs.bodies import Bodies, BodyStep, SubGoal
 from taskinfer.low import GOAL, REACH, WORST, Experience, LowLevel, TaskStream, as_tasks, draw, task_vector, told
 from taskinfer.tasks import Family, State
 
@@ -93,7 +93,7 @@ def test_rewards_by_hand_and_never_below_the_worst():
     """Oracle 2 for a body: vx = 1.5, w = 2 -> -0.25; and a body that runs the wrong way loses no more than 3."""
     rows = {"obs": np.zeros((3, 3), np.float32), "next_obs": np.zeros((3, 3), np.float32)}
     rows |= {"moved": np.zeros(3, np.float32), "vx": np.array([1.5, -9.0, 2.0], np.float32)}
-    rows |= {"vz": np.zeros(3, np.float32), "pitch": np.zeros(3, np.float32)}
+    rows |= {"vz": np.zeros(3, np.float32), "pitch": np.zeros(3, np.float32), "broken": np.zeros(3, bool)}
     subgoal = SubGoal.of("velocity", [2.0, 1.0, 2.0])
     got = told(rows, subgoal, as_tasks(subgoal).normaliser, GROUPS)[2]
     np.testing.assert_allclose(got, [-0.25, WORST, 0.0], atol=1e-6)
@@ -155,13 +155,15 @@ def test_what_is_stored_is_what_the_actor_said():
 
 
 def test_a_broken_step_is_the_worst_there_is():
-    tasks, memory = stream(2), experience(2, alive=1.0)
-    tasks.advance(np.zeros(2))
+    """And it led nowhere: the next observation has the same way to go, whatever was asked for."""
+    tasks, memory = stream(2), experience(2, alive=1.0, relabel=0.5)
+    tasks.goal = SubGoal(np.array([GOAL, GOAL]), np.array([0.8, -1.4]), "absolute")
     here = state(x=[0.0, 0.0])
     step = moved(np.zeros((2, 3), np.float32), here, here)._replace(broken=np.array([True, True]))
     memory.add(np.zeros((2, 3), np.float32), np.zeros((2, 2), np.float32), step, tasks)
     batch = memory.sample(32, 0.9, CPU)
     assert (batch["reward"] == WORST + 1.0).all()
+    np.testing.assert_array_equal(batch["next_obs"][:, 3:], batch["obs"][:, 3:])
     assert all(bool(torch.isfinite(value).all()) for value in batch.values())
 
 
@@ -255,7 +257,8 @@ def test_the_measure_by_hand():
     achieved[150:, 6] += np.where(np.arange(50) % 2, 0.4, -0.4)  # right on average only: not good enough
     achieved[:150, 7] = -9.0  # only the last 50 steps count
     achieved[99, 1:6] = plan.subgoal.value[1:6]
-    track = Track(np.zeros((201, n)), achieved)
+    fell = np.zeros(n, bool)
+    track = Track(np.zeros((201, n)), achieved, fell)
     miss = errors(plan, track)
     np.testing.assert_allclose(miss, [0.29, *[0.0] * 5, 0.4, *[0.0] * (n - 7)], atol=1e-9)
     row = summary(GROUPS, plan, track)
@@ -263,6 +266,24 @@ def test_the_measure_by_hand():
     assert row["velocity_reached"] == pytest.approx(5 / 6)
     assert row["chain_reached"] == 1.0
     assert 0.9 < row["score"] < 11 / 12
+    fell[[0, 11]] = True  # a goal of 0.5 m and a velocity of -2 m/s: whatever they came to, they missed it
+    assert errors(plan, track)[[0, 11]].tolist() == [0.5, 2.0]
+    fallen = summary(GROUPS, plan, track)
+    assert (fallen["goal_reached"], fallen["velocity_reached"]) == (pytest.approx(5 / 6), pytest.approx(4 / 6))
+
+
+def test_a_body_that_falls_on_its_way_has_not_followed():
+    """The ledge of the slider is at 0.35 m: whoever runs forwards falls, and begins again at 0."""
+    plan = Plan(SubGoal.of("velocity", [1.0, 0.0], "absolute"), np.zeros(2, bool))
+    bodies = Bodies("tiny_bodies:on_a_ledge", 2, seed=0, horizon=201)
+
+    class Runner:
+        def act(self, obs: Any, subgoal: SubGoal, deterministic: bool) -> Any:
+            return subgoal.value[:, None].astype(np.float32)
+
+    track = follow(Runner(), bodies, plan, 1.5)  # type: ignore[arg-type]
+    assert track.fell.tolist() == [True, False]
+    np.testing.assert_allclose(errors(plan, track), [1.0, 0.0], atol=1e-6)  # at 1 m/s, but it fell
 
 
 def test_presets_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -274,11 +295,13 @@ def test_presets_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--goal-range", "2", "1"], "goal_range: expected 0 < smallest <= largest, got 2.0 1.0"),
         (["--body", "Ant-v5"], "Ant-v5 has no joint 'rootx'"),
         (["--relabel", "1.5"], "relabel"),
-        (["--utd", "0"], "utd"),
+        (["--utd", "0"], "utd: must be in (0, 100], got 0.0"),
+        (["--learning-starts", "3"], "learning_starts: must be at least 4, the number of bodies, got 3"),
+        (["--buffer-size", "3"], "buffer_size: must be at least 4, the number of bodies, got 3"),
         (["--preset", "toy1d"], "unknown preset 'toy1d' (known: cpu, debug)"),
         (["sac.actor_lrr=1"], "sac.actor-lr"),
     ):
-        assert main(["low", "train", "--dir", str(tmp_path), "--name", "a", *options]) == 2, options
+        assert main(["low", "train", "--num-envs", "4", "--dir", str(tmp_path), "--name", "a", *options]) == 2, options
         error = capsys.readouterr().err
         assert text in error, (options, error)
         assert error.count("\n") == 1, error

@@ -14,6 +14,15 @@ from rlcore.errors import UsageError
 from taskinfer.tasks import GROUPS, parse_families
 
 Arm = Literal["inferred", "oracle", "none"]
+SEEDS = 2**63
+
+
+def check_range(config: object, *keys: str, low: int = 1, high: int = 2**40) -> None:
+    """UsageError for the first of the options `keys` that is not in [low, high); None, and what is not there, passes."""
+    for key in keys:
+        if (value := getattr(config, key, None)) is not None and not low <= value < high:
+            wanted = "must not be negative" if low == 0 and value < 0 else f"must be in {low:,} .. {high - 1:,}"
+            raise UsageError(f"{key}: {wanted}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +64,8 @@ class InferenceConfig:
     ema: float = 0.998  # Each update the slow encoder, which acts, keeps this share; 0: it is the learning one.
 
     def __post_init__(self) -> None:
-        for key in ("window", "latent_dim", "hidden", "decoder_hidden", "batch", "times", "targets", "max_components"):
-            if not 1 <= getattr(self, key) < 2**24:
-                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        check_range(self, "window", "latent_dim", "hidden", "decoder_hidden", "batch", "times", "targets", high=2**24)
+        check_range(self, "max_components", high=2**24)
         for key in ("concentration", "component_variance", "lr", "reward_scale"):
             if not 0 < getattr(self, key) < 1e6:
                 raise UsageError(f"{key}: must be positive, got {getattr(self, key)}")
@@ -115,13 +123,9 @@ class ToyConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("total_steps", "num_train", "num_eval", "horizon", "ring", "warmup_rounds", "policy_episodes",
-                    "policy_batch"):  # fmt: skip
-            if not 1 <= getattr(self, key) < 2**40:
-                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
-        for key in ("warmup_updates", "encoder_updates", "policy_updates"):
-            if not 0 <= getattr(self, key) < 2**24:
-                raise UsageError(f"{key}: must not be negative, got {getattr(self, key)}")
+        check_range(self, "total_steps", "num_train", "num_eval", "horizon", "ring", "warmup_rounds")
+        check_range(self, "policy_episodes", "policy_batch")
+        check_range(self, "warmup_updates", "encoder_updates", "policy_updates", low=0, high=2**24)
         if not 0 <= self.greedy_share <= 1:
             raise UsageError(f"greedy_share: must be in [0, 1], got {self.greedy_share}")
         if not 0 <= self.anneal[0] < self.anneal[1]:
@@ -186,9 +190,11 @@ class LowConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("steps", "num_envs", "horizon", "batch_size", "buffer_size", "eval_repeats"):
-            if not 1 <= getattr(self, key) < 2**40:
-                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        check_range(self, "steps", "num_envs", "horizon", "batch_size", "eval_repeats")
+        for key in ("buffer_size", "learning_starts"):
+            if getattr(self, key) < self.num_envs:
+                least = f"must be at least {self.num_envs}, the number of bodies"
+                raise UsageError(f"{key}: {least}, got {getattr(self, key)}")
         if not self.groups or len(set(self.groups)) < len(self.groups):
             raise UsageError(f"groups: expected some of {', '.join(GROUPS)}, each once, got {self.groups}")
         for name in self.groups:
@@ -204,10 +210,8 @@ class LowConfig(RunConfig):
             raise UsageError(f"tip, fall_cost: must not be negative, got {self.tip}, {self.fall_cost}")
         if not 0 < self.gamma < 1 or not 0 <= self.relabel <= 1:
             raise UsageError(f"gamma, relabel: must be in (0, 1) and [0, 1], got {self.gamma}, {self.relabel}")
-        if not 0 < self.utd <= 100 or self.learning_starts < self.num_envs:
-            raise UsageError(
-                f"utd, learning_starts: need 0 < utd <= 100 and a first step, got {self.utd}, {self.learning_starts}"
-            )
+        if not 0 < self.utd <= 100:
+            raise UsageError(f"utd: must be in (0, 100], got {self.utd}")
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -227,6 +231,10 @@ class LowEvalConfig:
     json: bool = False  # Print the result as JSON.
     debug: bool = False  # Show full tracebacks.
 
+    def __post_init__(self) -> None:
+        check_range(self, "repeats", high=2**20)
+        check_range(self, "seed_base", low=0, high=SEEDS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BodyCheckConfig:
@@ -237,3 +245,7 @@ class BodyCheckConfig:
     seed: int = 0  # Decides them.
     json: bool = False  # Print the findings as JSON.
     debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        check_range(self, "steps", high=2**24)
+        check_range(self, "seed", low=0, high=SEEDS)

@@ -142,7 +142,8 @@ class Experience:
         numbers = ("value", "scale", "moved", "vx", "vz", "pitch")
         fields = {
             "obs": Field((obs_dim,)), "action": Field((action_dim,)), "next_obs": Field((obs_dim,)),
-            "group": Field((), "int64"), "terminated": Field((), "bool"), **dict.fromkeys(numbers, Field()),
+            "group": Field((), "int64"), "terminated": Field((), "bool"), "broken": Field((), "bool"),
+            **dict.fromkeys(numbers, Field()),
         }  # fmt: skip
         self.buffer = ReplayBuffer(fields, capacity, num, rng=rows)
 
@@ -151,12 +152,12 @@ class Experience:
 
         A body whose simulation broke down is stored as staying where it was at the worst reward.
         """
-        before, after, bad = moved.before, moved.after, 1e3 * moved.broken
+        before, after = moved.before, moved.after
         value = tasks.goal.relative(before.x).value
         self.buffer.add(
-            obs=obs, action=action, next_obs=moved.final_obs, terminated=moved.terminated, group=tasks.goal.group,
-            value=value.astype(np.float32), scale=tasks.scale, moved=_float(after.x - before.x + bad),
-            vx=_float(after.vx + bad), vz=_float(after.vz + bad), pitch=_float(after.pitch + bad),
+            obs=obs, action=action, next_obs=moved.final_obs, terminated=moved.terminated, broken=moved.broken,
+            group=tasks.goal.group, value=value.astype(np.float32), scale=tasks.scale,
+            moved=_float(after.x - before.x), vx=_float(after.vx), vz=_float(after.vz), pitch=_float(after.pitch),
         )  # fmt: skip
 
     def sample(self, batch: int, gamma: float, device: torch.device) -> dict[str, Tensor]:
@@ -214,7 +215,8 @@ def told(
     later = SubGoal(subgoal.group, subgoal.value, "absolute").relative(rows["moved"])
     obs = np.concatenate([rows["obs"], task_vector(groups, subgoal)], 1)
     next_obs = np.concatenate([rows["next_obs"], task_vector(groups, later)], 1)
-    return obs, next_obs, step_reward(as_tasks(subgoal, scale), after)
+    got = step_reward(as_tasks(subgoal, scale), after)
+    return obs, next_obs, np.where(rows["broken"], np.float32(WORST), got)
 
 
 class LowLevel:

@@ -44,6 +44,7 @@ class Track(NamedTuple):
 
     x: Array  # (T + 1, n) m from where each began
     achieved: Array  # (T, n) what the target is about: x, vx, pitch, |vz|
+    fell: Array  # (n,) bool: fell, or its simulation broke down; what is achieved from then on is another episode's
 
 
 def follow(low: LowLevel, bodies: Bodies, plan: Plan, nearest: float) -> Track:
@@ -53,28 +54,30 @@ def follow(low: LowLevel, bodies: Bodies, plan: Plan, nearest: float) -> Track:
     target = SubGoal(
         plan.subgoal.group, plan.subgoal.value + np.where(plan.subgoal.group == GOAL, start, 0.0), "absolute"
     )
-    xs, achieved = [np.zeros(bodies.num)], []
+    xs, achieved, fell = [np.zeros(bodies.num)], [], np.zeros(bodies.num, bool)
     for _ in range(STEPS):
         now = target.relative(bodies.state.x)
         value = np.where(plan.chained, np.clip(now.value, -nearest, nearest), now.value)
         moved = bodies.step(low.act(obs, SubGoal(now.group, value), deterministic=True))
         obs, after = moved.obs, moved.after
+        fell |= moved.terminated | moved.broken
         xs.append(after.x - start)
         kinds = np.stack([after.x - start, after.vx, after.pitch, np.abs(after.vz)])
         achieved.append(kinds[plan.subgoal.group, np.arange(bodies.num)])
-    return Track(np.array(xs), np.array(achieved))
+    return Track(np.array(xs), np.array(achieved), fell)
 
 
 def errors(plan: Plan, track: Track) -> Array:
     """(n,) error of each body.
 
     Goals: |x - target| after `GOAL_STEPS` steps, chained ones after all; others: the mean of |achieved - target| over
-    the last `LAST` steps, which a mean speed that is right on average alone does not make small.
+    the last `LAST` steps, which a mean speed that is right on average alone does not make small. Whoever fell has
+    missed by all that was asked for at least, which no limit allows.
     """
     off = np.abs(track.achieved - plan.subgoal.value)
     goal = np.where(plan.chained, off[-1], off[GOAL_STEPS - 1])
     found: Array = np.where(plan.subgoal.group == GOAL, goal, off[-LAST:].mean(0))
-    return found
+    return np.where(track.fell, np.maximum(found, np.abs(plan.subgoal.value)), found)
 
 
 def summary(groups: tuple[str, ...], plan: Plan, track: Track) -> dict[str, Any]:
