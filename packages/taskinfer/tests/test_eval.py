@@ -150,7 +150,8 @@ def test_mistakes_are_one_line(
     assert "stand_front:0.5 is of no family that" in said("tasks", str(toy_run), "--tasks", "stand:0.5")
     assert "did you mean goal" in said("tasks", str(toy_run), "--tasks", "gaol:1")
     assert "unknown 'jpg'" in said("tasks", str(toy_run), "--format", "jpg")
-    assert "switch: must be at least 1" in said("nonstationary", str(toy_run), "--switch", "0")
+    assert "switch: must be in 1 .. 1,048,575, got 0" in said("nonstationary", str(toy_run), "--switch", "0")
+    assert "seed_base: must not be negative, got -1" in said("tasks", str(toy_run), "--seed-base", "-1")
     assert "has none of its own" in said("tasks", str(transfer_run), "--checkpoint", "best")
     assert "its policy acts itself" in said("tasks", str(toy_run), "--high-level", "oracle")
     words = "toy train --preset debug --quiet --name o --arm oracle --total-steps 80 --dir"

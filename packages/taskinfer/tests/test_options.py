@@ -23,7 +23,7 @@ def test_what_is_shown_can_be_read_back_and_marks_what_is_changed(tmp_path: Path
     asked = ["config", "show", "toy", "--preset", "debug", "--inference.lr", "1e-5", "wandb=off", "--name", "no"]
     assert main(asked) == 0
     shown = capsys.readouterr().out
-    assert "  lr: 1.0e-05  # default: 0.001\n" in shown
+    assert "  lr: 1.0e-05  # default: 0.002\n" in shown
     assert "  hidden: [8, 8]  # default: [128, 128]\n" in shown
     assert "gamma: 0.97\n" in shown
     (tmp_path / "mine.yaml").write_text(shown)
@@ -51,6 +51,26 @@ def test_two_runs_side_by_side(tmp_path: Path, capsys):
     assert lines == [["option", str(b), "defaults"], ["arm", "oracle", "inferred"]]
     assert main(["config", "diff", str(a), str(a)]) == 0
     assert capsys.readouterr().out == "no differences\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("body check cheetah --steps 0", "steps: must be in 1 .. 16,777,215, got 0"),
+        ("body check cheetah --seed -1", "seed: must not be negative, got -1"),
+        ("low eval --name x --repeats 0", "repeats: must be in 1 .. 1,048,575, got 0"),
+        ("low eval --name x --seed-base -1", "seed_base: must not be negative"),
+        ("toy eval --name x --seed-base -1", "seed_base: must not be negative"),
+        ("eval causality x --seed-base -1", "seed_base: must not be negative"),
+        ("plot latent x --seed-base -1", "seed_base: must not be negative"),
+        ("transfer reuse --inference a --low b --save-every 5", "--save-every"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_looked_for(words: str, said: str, capsys):
+    assert main(words.split()) == 2
+    text = capsys.readouterr().err
+    assert said in text
+    assert text.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ import tyro.conf
 
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
+from taskinfer.config import SEEDS, check_range
 from taskinfer.tasks import parse_tasks
 
+Unused = tyro.conf.Suppress[tyro.conf.Fixed[int]]  # what every run has and would do nothing here
 HighLevelName = Literal["toy", "zeroed", "random", "oracle"]
 HIGH_LEVELS: tuple[HighLevelName, ...] = get_args(HighLevelName)
 
@@ -38,6 +40,10 @@ class TransferConfig(RunConfig):
     }
 
     dir: Path = Path("output/transfer")  # Folder of the runs.
+    log_every: Unused = 1_000  # Rows come by tenths of a high level's turn, a checkpoint at its end.
+    eval_every: Unused = 10_000
+    save_every: Unused = 10_000
+    keep_every: tyro.conf.Suppress[tyro.conf.Fixed[int | None]] = None
     inference: Path  # Folder of the toy run that infers the task: output/toy/NAME.
     low: Path  # Folder of the low-level run that moves the body: output/low_level_policy/NAME.
     inference_checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
@@ -55,9 +61,7 @@ class TransferConfig(RunConfig):
         super().__post_init__()
         fixed_stride(self.stride)
         parse_tasks(self.tasks)
-        for key in ("repeats", "decisions"):
-            if not 1 <= getattr(self, key) < 2**20:
-                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
+        check_range(self, "repeats", "decisions", high=2**20)
         if not 0 < self.reach <= 100:
             raise UsageError(f"reach: must be in (0, 100] m, got {self.reach}")
         if not self.high_level or len(set(self.high_level)) < len(self.high_level):
@@ -79,8 +83,8 @@ class EvalCausalityConfig:
     debug: bool = False  # Show full tracebacks.
 
     def __post_init__(self) -> None:
-        if not 1 <= self.pairs <= 10_000:
-            raise UsageError(f"pairs: must be in 1 .. 10000, got {self.pairs}")
+        check_range(self, "pairs", high=10_001)
+        check_range(self, "seed_base", low=0, high=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +101,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.tasks is not None:
             parse_tasks(self.tasks)
-        for key in ("repeats", "num", "steps", "switch", "every"):
-            if (value := getattr(self, key, None)) is not None and not 1 <= value < 2**20:
-                raise UsageError(f"{key}: must be at least 1 and of sensible size, got {value}")
+        check_range(self, "repeats", "num", "steps", "switch", "every", high=2**20)
+        check_range(self, "seed_base", low=0, high=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Literal
 import tyro.conf
 
 from rlcore.errors import UsageError
-from taskinfer.config import Arm, ToyConfig
+from taskinfer.config import SEEDS, Arm, ToyConfig, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,7 @@ class BenchToyConfig(ToyConfig):
             raise UsageError("seed, arm, resume, overwrite: a bench has --seeds and --arms, and another --name")
         if not self.arms or len(set(self.arms)) < len(self.arms):
             raise UsageError(f"arms: expected some of inferred oracle none, each once, got {self.arms}")
-        if not 1 <= self.workers <= 1024:
-            raise UsageError(f"workers: must be in 1 .. 1024, got {self.workers}")
+        check_range(self, "workers", high=1_025)
 
     @property
     def folder(self) -> Path:
@@ -81,8 +80,8 @@ class ToyEvalConfig:
     debug: bool = False  # Show full tracebacks.
 
     def __post_init__(self) -> None:
-        if not 1 <= self.repeats <= 100_000:
-            raise UsageError(f"repeats: must be in 1 .. 100000, got {self.repeats}")
+        check_range(self, "repeats", high=100_001)
+        check_range(self, "seed_base", low=0, high=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +120,10 @@ class PlotCsvConfig:
     list: bool = False  # Only print the columns that there are.
     debug: bool = False  # Show full tracebacks.
 
+    def __post_init__(self) -> None:
+        if self.smooth < 1 or self.smooth % 2 == 0:
+            raise UsageError(f"smooth: must be odd (a row and its neighbours on either side), got {self.smooth}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlotLatentConfig:
@@ -136,8 +139,8 @@ class PlotLatentConfig:
     debug: bool = False  # Show full tracebacks.
 
     def __post_init__(self) -> None:
-        if not 1 <= self.times <= 10_000:
-            raise UsageError(f"times: must be in 1 .. 10000, got {self.times}")
+        check_range(self, "times", high=10_001)
+        check_range(self, "seed_base", low=0, high=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)

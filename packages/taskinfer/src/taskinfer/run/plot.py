@@ -22,8 +22,6 @@ def plot_csv(cfg: PlotCsvConfig) -> int:
     formats = formats_of(cfg.format)
     if not cfg.runs:
         raise UsageError("plot csv: name a run, a folder of runs or a csv file")
-    if cfg.smooth < 1:
-        raise UsageError(f"smooth: must be at least 1, got {cfg.smooth}")
     tables = [records.read(path) for path in records.find(cfg.runs)]
     if cfg.list:
         print("\n".join(dict.fromkeys(name for table in tables for name in table.columns)))
