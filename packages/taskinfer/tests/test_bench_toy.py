@@ -113,6 +113,28 @@ def test_runs_of_other_options_are_not_compared(tmp_path: Path):
         check_same(run)
 
 
+def test_a_longer_run_is_no_part_of_a_shorter_bench(tmp_path: Path):
+    cfg = BenchToyConfig(dir=tmp_path, name="x", total_steps=40_000)  # epochs of 16,000: the third ends at 48,000
+    run = cfg.run_config("none", 1)
+    (run.dir / "none-s1").mkdir(parents=True)
+    from rlcore.config import to_dict
+
+    write_json(run.dir / "none-s1" / "config.json", {"config": to_dict(run) | {"total_steps": 64_000}})
+    write_json(run.dir / "none-s1" / "status.json", {"step": 48_000})
+    check_same(run)
+    write_json(run.dir / "none-s1" / "status.json", {"step": 64_000})
+    with pytest.raises(UsageError, match="gone to step 64,000, further than --total-steps 40,000: use another --name"):
+        check_same(run)
+
+
+def test_families_without_an_opposite_are_compared_and_not_swapped(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    words = (
+        f"bench toy --preset debug --total-steps 240 --seeds 5 --arms inferred --tasks goal_forward --dir {tmp_path}"
+    )
+    assert main([*words.split(), "--json"]) == 0
+    assert "causality" not in json.loads(capfd.readouterr().out)
+
+
 def test_a_bench_trains_once_and_then_reads(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     argv = ["bench", "toy", "--preset", "debug", "--dir", str(tmp_path), "--seeds", "5", "--arms", "inferred", "none"]
     short = ["--total-steps", "240", "--json"]

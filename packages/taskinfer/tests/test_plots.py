@@ -93,7 +93,8 @@ def test_plot_csv_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 @pytest.mark.parametrize(
     ("options", "said"),
     [(["--columns", "test_retrun"], "did you mean test_return"), (["--format", "jpg"], "unknown 'jpg'"),
-     (["--smooth", "0"], "smooth"), (["--smooth", "4"], "must be odd"), (["nowhere"], "no run, no folder of runs and no csv file")],
+     (["--smooth", "0"], "smooth"), (["--smooth", "4"], "must be odd"),
+     (["nowhere"], "no run, no folder of runs and no csv file")],
 )  # fmt: skip
 def test_mistakes_of_plot_csv(options: list[str], said: str, tmp_path: Path, capsys):
     assert main(["plot", "csv"]) == 2

@@ -145,6 +145,15 @@ def test_bad_tasks_are_named(text: str, said: str):
     assert said in str(caught.value)
 
 
+def test_the_family_that_is_called_like_its_group_has_a_name_of_its_own():
+    assert t.parse_families("velocity_plain") == (Family.velocity,)
+    assert Family.velocity not in t.parse_families("velocity")
+    assert t.parse_tasks("velocity_plain:0.5").single() == [made := Task(Family.velocity, 0.5)]
+    assert t.parse_tasks(str(made)).single() == [made]
+    with pytest.raises(UsageError, match="did you mean velocity_plain"):
+        t.parse_families("velocity_plane")
+
+
 def test_bad_families_and_counts_are_named():
     with pytest.raises(UsageError, match="did you mean velocity"):
         t.parse_families("velocty")

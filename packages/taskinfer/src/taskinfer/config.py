@@ -11,14 +11,14 @@ import tyro.conf
 from rlblocks.config import SACConfig
 from rlcore.config import RunConfig, nearest
 from rlcore.errors import UsageError
-from taskinfer.tasks import GROUPS, parse_families
+from taskinfer.tasks import GROUPS, families_of
 
 Arm = Literal["inferred", "oracle", "none"]
 SEEDS = 2**63
 
 
 def check_range(config: object, *keys: str, low: int = 1, high: int = 2**40) -> None:
-    """UsageError for the first of the options `keys` that is not in [low, high); None, and what is not there, passes."""
+    """UsageError for the first of the options `keys` outside [low, high); None, or none such, passes."""
     for key in keys:
         if (value := getattr(config, key, None)) is not None and not low <= value < high:
             wanted = "must not be negative" if low == 0 and value < 0 else f"must be in {low:,} .. {high - 1:,}"
@@ -132,7 +132,7 @@ class ToyConfig(RunConfig):
             raise UsageError(f"anneal: expected a first step and a later one, got {self.anneal[0]} {self.anneal[1]}")
         if not 0 <= self.noise_std < 100 or not 0 < self.gamma < 1:
             raise UsageError(f"noise_std, gamma: need 0 <= noise and 0 < gamma < 1, got {self.noise_std}, {self.gamma}")
-        parse_families(self.tasks, planar=self.toy == "toy2d")
+        families_of(self.tasks, self.toy)
 
     @property
     def stride(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -47,6 +47,7 @@ class Family(enum.IntEnum):
 
 
 F = Family
+PLAIN = "velocity_plain"  # what Family.velocity is asked for by
 # What the low-level controller can be told. The sign of the spec chooses within a group.
 GROUPS: dict[str, tuple[Family, ...]] = {
     "goal": (F.goal_forward, F.goal_backward),
@@ -133,7 +134,7 @@ class Task:
             raise UsageError(f"task {self.family.name}: its spec must be {wanted}, got {self.spec}")
 
     def __str__(self) -> str:
-        return f"{self.family.name}:{self.spec:g}"
+        return f"{PLAIN if self.family == F.velocity else self.family.name}:{self.spec:g}"
 
 
 SMALLEST_NORMALISER = 0.05  # no task is so near that its reward would explode
@@ -300,21 +301,33 @@ def make_task_sets(
 def parse_families(text: str, planar: bool = False) -> tuple[Family, ...]:
     """Families, by id, from names of groups and families: `goal,velocity,flip_forward`.
 
-    `velocity` is the group; planar: groups mean the plane's families. Raises: UsageError with the nearest name.
+    `velocity` is the group, `velocity_plain` the family. planar: groups mean the plane's families.
+    Raises: UsageError with the nearest name.
     """
     groups = PLANAR_GROUPS if planar else GROUPS
     found: set[Family] = set()
     for name in filter(None, (part.strip() for part in text.split(","))):
         if name in groups:
             found |= set(groups[name])
-        elif name in Family.__members__:
-            found.add(Family[name])
         else:
-            known = [*groups, *Family.__members__]
-            raise UsageError(f"tasks: unknown family {name!r}{nearest(name, known)} (groups: {', '.join(groups)})")
+            found.add(_family(name, groups))
     if not found:
         raise UsageError(f"tasks: expected names such as goal,velocity, got {text!r}")
     return tuple(sorted(found))
+
+
+def families_of(text: str, toy: str) -> tuple[Family, ...]:
+    """`parse_families` with what the groups mean on that toy."""
+    return parse_families(text, planar=toy == "toy2d")
+
+
+def _family(name: str, groups: Iterable[str]) -> Family:
+    """The family of that name; `velocity_plain` is `Family.velocity`, whose own name is the group's."""
+    known = {**Family.__members__, PLAIN: F.velocity}
+    if name not in known:
+        hint = nearest(name, [*groups, *known])
+        raise UsageError(f"tasks: unknown family {name!r}{hint} (groups: {', '.join(groups)})")
+    return known[name]
 
 
 def parse_tasks(text: str) -> Tasks:
@@ -342,9 +355,7 @@ def family_of(name: str, spec: float) -> Family:
             if spec * SIGN[family] > 0:
                 return family
         raise UsageError(f"tasks: {name}:{spec:g} is no task of the group {name}")
-    if name not in Family.__members__:
-        raise UsageError(f"tasks: unknown family {name!r}{nearest(name, [*GROUPS, *Family.__members__])}")
-    return Family[name]
+    return _family(name, GROUPS)
 
 
 def task_dict(train: Tasks, held_out: Tasks) -> dict[str, Any]:

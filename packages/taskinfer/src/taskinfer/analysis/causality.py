@@ -86,12 +86,17 @@ def swapped_contexts(agent: Agent, pairs: int, seed: int) -> dict[str, Any]:
     return found
 
 
+def pairs_of(families: Sequence[Family]) -> list[Family]:
+    """Those of the families whose opposite is among them, too. None in the plane, and of jumps or flips."""
+    return [family for family in PAIRS if family in families and PAIRS[family] in families]
+
+
 def opposite_tasks(families: Sequence[Family], pairs: int) -> tuple[Tasks, list[str]]:
     """2 P tasks: P forward ones, then their mirror images; and the kind of each pair.
 
     Specs are evenly spaced between the quarter and three quarters of the toy's range.
     """
-    forward = [family for family in PAIRS if family in families and PAIRS[family] in families]
+    forward = pairs_of(families)
     if not forward:
         raise UsageError("there are no two opposite families, such as goal_forward and goal_backward, to swap")
     specs, ids = [], []

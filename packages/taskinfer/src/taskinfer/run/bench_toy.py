@@ -16,12 +16,13 @@ from rlcore.provenance import describe_environment
 from rlcore.seeding import derive
 from rlcore.sweep import Job, run_local
 from taskinfer.analysis.arms import compare, read_arm, to_text
-from taskinfer.analysis.causality import causality
+from taskinfer.analysis.causality import causality, pairs_of
 from taskinfer.config import ToyConfig
 from taskinfer.config_use import BenchToyConfig, parse_seeds
 from taskinfer.run.causality import lines as causality_lines
 from taskinfer.run.saved import held_out_tasks, open_toy
 from taskinfer.run.toy import MAY_CHANGE
+from taskinfer.tasks import families_of
 
 SEED_BASE = 10_000  # as the default of `eval causality`
 RETRIES = 3  # how often a preempted run is started again
@@ -42,7 +43,7 @@ class ArmJob(Job):
 
 def bench_toy(cfg: BenchToyConfig) -> int:
     """Train what is not trained yet, print the comparison (or JSON), write bench.json. Exit code 1 if a run failed."""
-    folder, seeds = cfg.folder, parse_seeds(cfg.seeds)
+    folder, seeds, families = cfg.folder, parse_seeds(cfg.seeds), families_of(cfg.tasks, cfg.toy)
     runs = [cfg.run_config(arm, seed) for seed in seeds for arm in cfg.arms]
     with explained(folder):
         (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -53,9 +54,10 @@ def bench_toy(cfg: BenchToyConfig) -> int:
                 return 1
             arms = {str(arm): {seed: read_arm(folder / f"{arm}-s{seed}") for seed in seeds} for arm in cfg.arms}
             report = {**about(cfg), **compare(arms)}
-            if cfg.causality and "inferred" in cfg.arms and cfg.toy != "toy2d":  # no pairs are known in the plane
-                report["causality"] = {str(seed): causes(folder / f"inferred-s{seed}") for seed in seeds}
             write_json(folder / "bench.json", report)
+            if cfg.causality and "inferred" in cfg.arms and pairs_of(families):
+                report["causality"] = {str(seed): causes(folder / f"inferred-s{seed}") for seed in seeds}
+                write_json(folder / "bench.json", report)
     if cfg.json:
         print(json.dumps(report))
         return 0
@@ -101,10 +103,17 @@ def last_line(log: Path) -> str:
 
 
 def check_same(cfg: ToyConfig) -> None:
-    """UsageError where the folder of a run holds one of other options: finished runs are not started to find out."""
+    """UsageError where the folder of a run holds one of other options, or a longer one.
+
+    Finished runs are not started to find out.
+    """
     path = cfg.dir / str(cfg.name) / "config.json"
     if not path.exists():
         return
+    status = path.with_name("status.json")
+    if status.exists() and (step := int(read_json(status)["step"])) >= cfg.total_steps + cfg.stride:
+        further = f"to step {step:,}, further than --total-steps {cfg.total_steps:,}"
+        raise UsageError(f"{path.parent} has gone {further}: use another --name for a shorter bench")
     free = FREE_ON_RESUME | MAY_CHANGE
     old, new = ({k: v for k, v in c.items() if k not in free} for c in (read_json(path)["config"], to_dict(cfg)))
     if changes := diff(old, new):

@@ -20,7 +20,7 @@ from taskinfer.context import Episodes
 from taskinfer.data import EpisodeRing
 from taskinfer.envs.toy import dims
 from taskinfer.low import LowLevel
-from taskinfer.tasks import Family, Task, Tasks, parse_families
+from taskinfer.tasks import Family, Task, Tasks, families_of
 
 ORDER = {"auto": ("best.pt", "final.pt", "last.pt")} | {name: (f"{name}.pt",) for name in ("best", "final", "last")}
 # What a run of another stage is called, and the verb that makes one.
@@ -60,7 +60,7 @@ def open_toy(folder: Path, which: str = "auto", where: str = "cpu") -> SavedToy:
     state = checkpoint.load(path)
     with _belongs(path, "a toy agent"):
         cfg = from_dict(ToyConfig, state["config"], where=f"config in {path}")
-        families = parse_families(cfg.tasks, planar=cfg.toy == "toy2d")
+        families = families_of(cfg.tasks, cfg.toy)
         agent = Agent(cfg, *dims(cfg.toy), families, 0, device.resolve(where))
         agent.load_state_dict(state["parts"]["agent"])
     return SavedToy(folder, cfg, agent, path, int(state["step"]))

@@ -20,7 +20,7 @@ from taskinfer.envs.toy import VectorToy, dims
 from taskinfer.priors import purity
 from taskinfer.run.progress import write_progress
 from taskinfer.run.rollout import roll, score
-from taskinfer.tasks import Tasks, make_task_sets, parse_families, task_dict
+from taskinfer.tasks import Tasks, families_of, make_task_sets, task_dict
 
 MAY_CHANGE = frozenset({"total_steps"})
 
@@ -30,7 +30,7 @@ def train(cfg: ToyConfig) -> Path:
     device.set_threads(cfg.threads)
     where = device.resolve(cfg.device)
     obs_dim, action_dim = dims(cfg.toy)
-    families = parse_families(cfg.tasks, planar=cfg.toy == "toy2d")
+    families = families_of(cfg.tasks, cfg.toy)
     facts = {"env": cfg.toy, "stage": "toy", "families": [f.name for f in families], "action_repeat": 1}
     # Before there is a folder: tasks that the toy cannot have leave none behind.
     known, held_out = make_task_sets(families, cfg.num_train, cfg.num_eval, derive(cfg.seed, "tasks"))
