@@ -11,6 +11,7 @@ import pytest
 
 from rlcore.errors import DataError
 from taskinfer.analysis.adaptation import adaptation, summary, switching
+from taskinfer.analysis.trajectories import draw
 from taskinfer.cli import main
 from taskinfer.record import Record, Recorder, episode_scores
 from taskinfer.run.saved import held_out_tasks, open_toy
@@ -97,6 +98,22 @@ def test_fixed_tasks_of_a_toy_run(toy_run: Path, capsys: pytest.CaptureFixture[s
     lived = Record.load(toy_run / "analysis" / "tasks.npz")
     assert lived.reward.shape == (6, 20)  # the run's horizon
     assert lived.subgoal_group.max() == -1
+
+
+def test_in_the_plane_each_quantity_has_a_panel(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = f"toy train --preset debug --quiet --name p --toy toy2d --tasks goal --total-steps 80 --dir {tmp_path}"
+    assert main(words.split()) == 0
+    assert main(["eval", "tasks", str(tmp_path / "p"), "--tasks", "goal:5"]) == 2
+    assert "goal_forward:5 is of no family" in (error := capsys.readouterr().err)
+    assert "name one of goal_left, goal_right, goal_up, goal_down" in error
+    run_json(capsys, "eval", "tasks", str(tmp_path / "p"), "--tasks", "goal_up:5;goal_left:-2", "--repeats", "1")
+    lived = Record.load(tmp_path / "p" / "analysis" / "tasks.npz")
+    up, left = draw(lived, "goal", "p").axes
+    assert (up.get_ylabel(), left.get_ylabel()) == ("y (m)", "x (m)")
+    np.testing.assert_array_equal(up.lines[0].get_ydata(), lived.obs[0, :, 1])
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), lived.obs[1, :, 0])
+    assert [list(axes.lines[1].get_ydata()) for axes in (up, left)] == [[5, 5], [-2, -2]]
+    assert len(up.lines) == len(left.lines) == 2
 
 
 def test_without_options_each_family_is_tried(toy_run: Path, capsys: pytest.CaptureFixture[str]):

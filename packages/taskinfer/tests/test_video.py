@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_bodies import Slider
 
 from taskinfer.analysis import film
 from taskinfer.cli import main
 from taskinfer.envs.bodies import make_body
 from taskinfer.run.film import farthest
 from taskinfer.tasks import parse_tasks
+from taskinfer.transfer import Driver
 
 
 def test_a_film_of_every_task(transfer_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -37,6 +39,26 @@ def test_a_film_of_every_task(transfer_run: Path, tmp_path: Path, capsys: pytest
     assert (first[film.HEAD + 100, film.WIDTH // 2] == 200).all()  # the body's own picture
     assert (first != 255).any(-1)[: film.HEAD].any()
     assert (first != 255).any(-1)[-film.FOOT :].any()
+
+
+def test_a_body_that_fell_is_shown_as_it_was(transfer_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Here the first body falls in the second of 5 decisions: nobody sees that it has begun anew."""
+    seen: list[list[list[np.ndarray]]] = []
+    monkeypatch.setattr(film, "compose", lambda record, views, *rest: (seen.append(views), [])[1])
+    monkeypatch.setattr("rlcore.video.write", lambda *rest, **options: None)
+    step, drawn = Driver._step, iter(range(10**6))
+
+    def falling(driver: Driver, action: np.ndarray) -> None:
+        step(driver, action)
+        driver.alive[0] &= driver.bodies.age[0] < 3
+
+    monkeypatch.setattr(Driver, "_step", falling)
+    monkeypatch.setattr(Slider, "render", lambda body: np.full((4, 4, 3), next(drawn)))
+    words = f"eval video {transfer_run} --steps 5 --view camera --every 1 --output {tmp_path / 'a.gif'}"
+    assert main(words.split()) == 0
+    first, second = ([int(views[body].flat[0]) for views in seen[0]] for body in (0, 1))
+    assert first[2:] == [first[1]] * (len(first) - 2)
+    assert len(set(second)) == len(second)
 
 
 def test_a_body_without_a_side_needs_a_camera(transfer_run: Path, toy_run: Path, capsys: pytest.CaptureFixture[str]):

@@ -27,11 +27,21 @@ def film(cfg: EvalVideoConfig) -> int:
     bodies: list[Any] = driver.bodies.bodies
     if cfg.view == "side" and not hasattr(bodies[0], "side_view"):
         raise UsageError(f"{reused.stack.body} has no side_view: use --view camera")
+
+    def view(body: Any) -> Array:
+        return np.asarray(body.render() if cfg.view == "camera" else body.side_view())
+
     views: list[list[Array]] = []
 
+    last: list[Array] = []  # each body's own last view while it was up: a fallen one has begun anew, unseen
+
     def watch(step: int, driver: Driver) -> None:
-        drawn = step % cfg.every == 0
-        views.append([b.render() if cfg.view == "camera" else b.side_view() for b in bodies] if drawn else [])
+        if step % cfg.every:
+            views.append([])
+            return
+        seen = [last[i] if last and not up else view(body) for i, (body, up) in enumerate(zip(bodies, driver.alive))]
+        last[:] = seen
+        views.append(seen)
 
     record = driver.run(reused.high_level(cfg.high_level), lambda t: tasks, watch=watch)
     assert record is not None  # nobody asks for a stop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -63,12 +64,18 @@ def put_together(cfg: TransferConfig, where: str) -> Reused:
             f"{low.folder} was not taught {', '.join(sorted(lacking))}, which the families of {toy.folder} need (it "
             f"knows {', '.join(low.cfg.groups)}): train one with --groups {' '.join(sorted(needed(families)))}"
         )
-    for task in parse_tasks(cfg.tasks).single():
-        if task.family not in families:
-            known = ", ".join(family.name for family in families)
-            raise UsageError(f"tasks: {task} is of no family that {toy.folder} tells apart ({known})")
+    known_tasks(parse_tasks(cfg.tasks), toy.folder, families)
     stack = Stack(toy.agent.inference, toy.cfg.toy, low.low, low.cfg.body, fixed_stride(cfg.stride), cfg.reward)
     return Reused(cfg, toy, low, stack)
+
+
+def known_tasks(tasks: Tasks, folder: Path, families: Sequence[Family]) -> Tasks:
+    """The tasks. UsageError where one of them is of none of the families that the run in `folder` tells apart."""
+    for task in tasks.single():
+        if task.family not in families:
+            known = ", ".join(family.name for family in families)
+            raise UsageError(f"tasks: {task} is of no family that {folder} tells apart: name one of {known}")
+    return tasks
 
 
 def needed(families: Sequence[Family]) -> set[str]:

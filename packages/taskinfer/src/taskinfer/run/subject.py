@@ -13,7 +13,7 @@ from taskinfer.config_transfer import EvalConfig, TransferConfig
 from taskinfer.play import play
 from taskinfer.record import Record, TasksAt
 from taskinfer.run.saved import held_out_tasks, open_toy, stage_of
-from taskinfer.run.stack import Reused, put_together
+from taskinfer.run.stack import Reused, known_tasks, put_together
 from taskinfer.tasks import TOY_RANGES, Family, Tasks, parse_tasks
 from taskinfer.transfer import Driver
 
@@ -89,9 +89,4 @@ def asked(cfg: EvalConfig, subject: Subject, fallback: Tasks) -> Tasks:
 
 def asked_of(cfg: EvalConfig, folder: Path, families: tuple[Family, ...], fallback: Tasks) -> Tasks:
     """The same for a run that knows these families."""
-    tasks = parse_tasks(cfg.tasks) if cfg.tasks is not None else fallback
-    for task in tasks.single():
-        if task.family not in families:
-            known = ", ".join(family.name for family in families)
-            raise UsageError(f"tasks: {task} is of no family that {folder} knows ({known})")
-    return tasks
+    return known_tasks(fallback if cfg.tasks is None else parse_tasks(cfg.tasks), folder, families)
