@@ -1,9 +1,9 @@
 """taskinfer's toy and its inference update.
 
 The toy is measured against its promise of five million steps a CPU second, and against one point at a time in Python.
-The inference update, 512 windows with 32 decoded transitions each, against the published one of 4,096 with 199
-(published_inference.py), both with the drawing of their batches. What either is worth in error on held-out tasks is
-measured by taskinfer_error.py.
+The inference update, with the preset's batch, against the published one of 4,096 windows with 199 decoded transitions
+each (published_inference.py), both with the drawing of their batches. What either is worth in error on held-out tasks
+is measured by taskinfer_error.py.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ def measure(repetitions: int) -> Iterator[Row]:
     yield compare(name, toy, single, bar=None, unit=unit, repetitions=repetitions)
 
     ring = make_data(0)[0]
-    ours, published = Ours(0, InferenceConfig()), Published(0)
+    cfg = InferenceConfig()
+    ours, published = Ours(0, cfg), Published(0)
     ours.inference.fit_prior(ring)
+    shape = f"taskinfer, {cfg.batch} x {cfg.targets}, mixture prior"
     yield compare(
-        "inference: an update", ("taskinfer, 512 x 32, mixture prior", per_call(lambda: ours.update(ring))),
+        "inference: an update", (shape, per_call(lambda: ours.update(ring))),
         ("published shape, 4,096 x 199", per_call(lambda: published.update(ring))),
         bar=50, unit="CPU time an update", repetitions=repetitions,
     )  # fmt: skip

@@ -1,10 +1,10 @@
 """Does taskinfer's small batch lose anything? Reconstruction error on held-out tasks, of three learners, two ways.
 
 published: the published networks, batch and step size (published_inference.py). large batch: our networks and step
-size with the published batch of 4,096 windows and 199 transitions. taskinfer: ours as it is, 512 and 32. Compared after
-equal numbers of updates, where the first two see fifty times the rows, and after equal CPU seconds: those that all
-updates of the published one took; and by the CPU seconds that each takes to the error that the other two end at. The
-error is that of next states plus that of rewards, mean squares in symlog scale. Writes a record; takes minutes.
+size with the published batch of 4,096 windows and 199 transitions. taskinfer: ours as the preset has it. Compared after
+equal numbers of updates, where the first two see two hundred times the rows, and after equal CPU seconds: those that
+all updates of the published one took; and by the CPU seconds that each takes to the error that the other two end at.
+The error is that of next states plus that of rewards, mean squares, compressed. Writes a record; takes minutes.
 """
 
 from __future__ import annotations
