@@ -110,7 +110,10 @@ class ToyConfig(RunConfig):
     # --- learning, each epoch
     greedy_share: float = 0.3  # Share of the episodes that are played as in evaluations, without the policy's noise.
     encoder_updates: int = 240  # Encoder updates an epoch.
-    anneal: tuple[int, int] = (384_000, 960_000)  # Env steps between which the encoder's step size falls to 0.
+    anneal: tuple[int, int] = (
+        384_000,
+        960_000,
+    )  # First and last env step of the fall of the encoder's step size to 0; a shorter run is never at rest.
     policy_updates: int = 300  # Policy updates an epoch.
     policy_episodes: int = 400  # Episodes that they draw from, encoded once.
     policy_batch: int = 256  # Transitions a policy update.
