@@ -23,8 +23,9 @@ export MKL_NUM_THREADS ?= 1
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: $(VENV)/.stamp ## Set up, then run every test
-	$(PY) -m pytest $(ARGS)
+# A file's tests stay in one process: some of them share what is costly to build.
+test: $(VENV)/.stamp ## Set up, then run every test, in two processes
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.stamp $(BENCH_VENV)/.stamp ## Set up, then train the methods beside their peers and write a report
 	$(PY) -m benchmarks $(ARGS)
