@@ -81,6 +81,18 @@ def test_the_toys_policy_as_a_sub_goal(toy_run: Path):
     assert not given[1].any()
 
 
+def test_a_policy_that_samples_draws_the_same_numbers_for_every_level(toy_run: Path):
+    """Two levels of one transfer, or the second of one that was stopped: the noise begins anew."""
+    saved, belief, here = open_toy(toy_run), believing(2, 2, 2), state([0.0, 1.0, 2.0])
+    asked = {}
+    for name in ("first", "again", "means"):
+        saved.agent.sac.exploration = [np.random.default_rng(5)]
+        level = ToyPolicy(saved.agent, "toy1d", LIMITS, 1.5, sample=name != "means")
+        asked[name] = level.propose(here, belief, Tasks.of([])).value
+    np.testing.assert_array_equal(asked["first"], asked["again"])
+    assert (asked["first"] != asked["means"]).all()
+
+
 def test_a_group_is_as_likely_as_its_families_together(toy_run: Path):
     """Forward 0.3 and backward 0.3 are a goal, though a velocity forward alone is likelier, with 0.4."""
     policy = ToyPolicy(open_toy(toy_run).agent, "toy1d", LIMITS, 1.5)

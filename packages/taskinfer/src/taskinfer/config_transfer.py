@@ -54,6 +54,7 @@ class TransferConfig(RunConfig):
     decisions: int = 100  # Of an episode.
     stride: str = "fixed:5"  # Body steps a decision.
     reach: float = 1.5  # m that the toy's full action asks a body to go; on the toy itself it is 0.5.
+    sample: bool = True  # The toy's policy acts with its noise: a body that stands still shows nothing of its task.
     reward: Literal["last", "mean", "sum"] = "last"  # What a decision is paid of its body steps.
     json: bool = False  # Print the result as JSON.
 

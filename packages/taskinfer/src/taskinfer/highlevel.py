@@ -36,10 +36,14 @@ class ToyPolicy:
         kind: of the toy. limits: whatever is asked for stays within them; their keys are the groups that can be.
         reach: m that its full action asks the body to go.
         zeroed: the policy is told zeros in place of the belief; the group is still chosen by the belief.
+        sample: its actions are drawn, not their means.
     """
 
-    def __init__(self, agent: Agent, kind: str, limits: Limits, reach: float, zeroed: bool = False) -> None:
-        self.agent, self.kind, self.limits, self.reach, self.zeroed = agent, kind, limits, reach, zeroed
+    def __init__(
+        self, agent: Agent, kind: str, limits: Limits, reach: float, zeroed: bool = False, sample: bool = False
+    ) -> None:
+        self.agent, self.kind, self.limits, self.reach = agent, kind, limits, reach
+        self.zeroed, self.sample = zeroed, sample
         groups = [GROUP_NAMES.index(task_rules.kind(family)) for family in agent.inference.families]
         self._group = np.array(groups)  # (C,) group of each family
         self._share = np.eye(len(GROUP_NAMES))[self._group]  # (C, G)
@@ -49,7 +53,7 @@ class ToyPolicy:
         code = belief.params()
         if self.zeroed:
             code = torch.zeros_like(code)
-        action = np.clip(self.agent.act(obs, code, deterministic=True), -1.0, 1.0)
+        action = np.clip(self.agent.act(obs, code, deterministic=not self.sample), -1.0, 1.0)
         then = state_of(self.kind, advance(self.kind, obs.T, action.T).T)
         step = (then.x - obs[:, 0]) * (self.reach / TOY_REACH)
         means = {"goal": step, "velocity": then.vx, "stand": then.pitch, "jump": np.abs(then.vz)}

@@ -39,8 +39,10 @@ class Reused:
             return RandomGoals(self.limits, np.random.default_rng(derive(self.cfg.seed, "random sub-goals")))
         if name == "oracle":
             return Oracle(self.limits)
-        zeroed = name == "zeroed"
-        return ToyPolicy(self.toy.agent, self.toy.cfg.toy, self.limits, self.cfg.reach, zeroed)
+        agent, zeroed = self.toy.agent, name == "zeroed"
+        # its own stream for each level, so that a transfer that was stopped goes on with the same numbers
+        agent.sac.exploration = [np.random.default_rng(derive(self.cfg.seed, "policy noise"))]
+        return ToyPolicy(agent, self.toy.cfg.toy, self.limits, self.cfg.reach, zeroed, self.cfg.sample)
 
     def tasks(self) -> Tasks:
         """The tasks asked for, each `repeats` times over: all of them, then all of them again."""
