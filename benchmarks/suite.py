@@ -220,7 +220,7 @@ TIERS = {
         claims=PRISMATIC_CLAIMS,
     ),
     "taskinfer": Tier(
-        "learning claims of taskinfer, on five seeds of the toy and three of the cheetah; takes hours",
+        "learning claims of taskinfer, on five seeds of the toy and three of the cheetah; about an hour of CPU time",
         (
             Group("cheetah", ("taskinfer-low",), LOW_STEPS, eval_every=30_000, seeds=TASKINFER_SEEDS[:3]),
             Group("toy", TOY_ARMS, TOY_STEPS, eval_every=80_000),
