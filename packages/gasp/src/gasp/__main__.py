@@ -1,0 +1,7 @@
+"""`python -m gasp` is the `gasp` command."""
+
+import sys
+
+from gasp.cli import main
+
+sys.exit(main())
