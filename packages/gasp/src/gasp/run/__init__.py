@@ -1,0 +1,1 @@
+"""What the `gasp` command does, a file a verb."""
