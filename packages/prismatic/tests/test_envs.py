@@ -137,3 +137,12 @@ def test_random_actions_are_held_and_a_resumed_env_holds_on():
     again.load_state_dict(vec.state_dict())
     for _ in range(5):
         assert np.array_equal(vec.sample(3), again.sample(3))
+
+
+def test_random_actions_at_the_limits():
+    specs = [envs.describe(name) for name in ("toy-reach", "Pendulum-v1")]
+    drawn = np.stack([envs.make(specs, 8, seed=seed).sample(at_limits=True).copy() for seed in range(4)])
+    used = np.zeros(drawn.shape, bool)
+    used[:, :8], used[:, 8:, 0] = True, True  # the second task has one action: the other stays zero
+    assert set(drawn[used]) == {-1.0, 1.0}
+    assert not drawn[~used].any()

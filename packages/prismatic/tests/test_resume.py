@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from prismatic.agent import Agent
 from prismatic.cli import main
+from prismatic.envs.tasks import TaskEnvs
+from prismatic.envs.toy import Reach
 from rlcore import checkpoint
 from rlcore.run import Run
 
@@ -57,8 +60,6 @@ def send(monkeypatch: pytest.MonkeyPatch):
     """Have the next run send itself a signal when it has made this many updates, as a scheduler or a user would."""
 
     def arrange(number: signal.Signals, updates: int) -> None:
-        from prismatic.agent import Agent
-
         update, sent = Agent.update, []
 
         def counted(self: Agent, batch: Any) -> Any:
@@ -114,6 +115,49 @@ def test_without_saved_replay_a_resumed_run_refills_first(tmp_path: Path, send: 
     folder = train(tmp_path, "run", "--no-save-replay")
     assert not list((folder / "replay").iterdir())
     assert rows(folder)[-1]["step"] == 100
+
+
+@pytest.fixture
+def mute_reach(monkeypatch: pytest.MonkeyPatch):
+    """toy-reach without rewards, toy-cross with another one at each step."""
+    step = Reach.step
+
+    def quiet(self: Reach, action: Any) -> Any:
+        obs, reward, *rest = step(self, action)
+        return obs, float(self.time) if self.cross else 0.0 * reward, *rest
+
+    monkeypatch.setattr(Reach, "step", quiet)
+
+
+PATIENT = ("--seed-steps", "20", "--seed-patience", "3", "--seed-hold", "4", "--seed-action", "limits")
+
+
+@pytest.mark.parametrize(("task", "first", "mixed"), [("one", 60, 0), ("two", 40, 60), ("cross", 20, 0)])
+def test_random_steps_go_on_until_rewards_tell_something(
+    task: str, first: int, mixed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mute_reach: None
+):
+    """A task of constant reward stays random for seed_patience times as long; another one does not wait for it."""
+    planned, drawn = [], []
+    act, sample = Agent.act, TaskEnvs.sample
+    monkeypatch.setattr(Agent, "act", lambda self, obs, *rest: (planned.append(len(obs)), act(self, obs, *rest))[1])
+    monkeypatch.setattr(TaskEnvs, "sample", lambda self, *rest, **k: (drawn.append(0), sample(self, *rest, **k))[1])
+    names = {**TASKS, "cross": "toy-cross"}[task]
+    folder = train(tmp_path, "run", "--task", names, *PATIENT, "--eval-every", "100000", "--log-every", "1")
+    width = len(names.split(","))
+    assert next(row["step"] for row in rows(folder) if row["updates"]) == first + width
+    assert len(planned) == (100 - first) // width
+    assert len(drawn) == (first + mixed) // width
+
+
+@pytest.mark.parametrize("moment", [3, 20])  # while the silent task is still random, and later
+def test_half_and_half_is_whole_while_a_task_stays_random(moment: int, tmp_path: Path, send: Any, mute_reach: None):
+    options = ("--task", TASKS["two"], *PATIENT)
+    whole = train(tmp_path, "whole", *options)
+    send(signal.SIGTERM, moment)
+    train(tmp_path, "halves", *options, code=85)
+    halves = train(tmp_path, "halves", *options)
+    assert rows(halves) == rows(whole)
+    same(final(whole), final(halves))
 
 
 def test_two_agents_in_one_process_do_not_meet(tmp_path: Path):

@@ -55,8 +55,8 @@ SIZES: dict[str | int, Size] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "model_size": "tiny", "moe_expert_dim": 32, "lr": 1e-3, "batch_size": 128, "num_samples": 128,
-        "num_elites": 16, "num_pi_trajs": 8, "iterations": 4, "num_envs": 4, "seed_hold": 5, "buffer_size": 200_000,
-        "eval_every": 5_000, "save_every": 5_000, "log_every": 500,
+        "num_elites": 16, "num_pi_trajs": 8, "iterations": 4, "num_envs": 4, "seed_hold": 20, "seed_action": "limits",
+        "seed_patience": 4, "buffer_size": 200_000, "eval_every": 5_000, "save_every": 5_000, "log_every": 500,
     },
     "debug": {
         "task": "toy-reach", "model_size": "tiny", "steps": 100, "seed_steps": 40, "utd": 0.5, "batch_size": 4,
@@ -113,6 +113,8 @@ class TrainConfig(RunConfig):
     num_envs: int = 1  # Envs of each task, planned for together.
     seed_steps: int | None = None  # Random steps at the start; None: max(1000, 5 episodes).
     seed_hold: int = 1  # Steps that a random action is held for; more reaches further.
+    seed_action: Literal["uniform", "limits"] = "uniform"  # Random actions anywhere, or each value at -1 or 1.
+    seed_patience: int = 1  # A task whose reward never changes gets up to this many times as many random steps.
     utd: float = 1.0  # Updates an agent step.
     buffer_size: int = 1_000_000  # Transitions kept.
     # --- learning
@@ -144,8 +146,9 @@ class TrainConfig(RunConfig):
         names = self.tasks
         if not all(names) or len(set(names)) < len(names):
             raise UsageError(f"task: expected one name, or different ones with commas between, got {self.task!r}")
-        for key in ("n_experts", "moe_gate_dim", "horizon", "iterations", "num_samples", "num_elites", "steps",
-                    "num_envs", "seed_hold", "buffer_size", "batch_size", "eval_episodes"):  # fmt: skip
+        for key in ("n_experts", "moe_gate_dim", "horizon", "iterations", "num_samples", "num_elites",
+                    "steps", "num_envs", "seed_hold", "seed_patience", "buffer_size", "batch_size",
+                    "eval_episodes"):  # fmt: skip
             if not 1 <= getattr(self, key) < 2**40:
                 raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
         for key in ("utd", "lr", "enc_lr_scale", "grad_clip_norm", "temperature", "min_std", "moe_tau_min"):

@@ -63,12 +63,16 @@ class TaskEnvs:
             self.current_obs[rows, : task.obs_dim] = obs
         return self.current_obs
 
-    def sample(self, hold: int = 1) -> Array:
-        """Random actions (E, A), zero where a task has no use for them; new ones at every `hold`-th call."""
+    def sample(self, hold: int = 1, at_limits: bool = False) -> Array:
+        """Random actions (E, A), zero where a task has no use for them; new ones at every `hold`-th call.
+
+        With `at_limits` each value is -1 or 1, which takes a body furthest (Seyde et al. 2021, arXiv:2111.02552).
+        """
         if self._drawn % hold == 0:
             self._random = np.zeros_like(self._random)
             for part, rows, task in zip(self.parts, self.rows, self.tasks):
-                self._random[rows, : task.action_dim] = part.sample()
+                drawn = part.sample()
+                self._random[rows, : task.action_dim] = np.where(drawn < 0, -1, 1) if at_limits else drawn
         self._drawn += 1
         return self._random
 

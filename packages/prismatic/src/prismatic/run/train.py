@@ -57,11 +57,13 @@ def train(cfg: TrainConfig) -> Path:
         seed_steps = cfg.resolved_seed_steps(max(spec.episode_length for spec in specs)) * len(specs)
         # without its replay, a resumed run refills it first
         refill = step + seed_steps if step and not cfg.save_replay else seed_steps
+        patience = refill + (cfg.seed_patience - 1) * seed_steps
         while run.going(step):
+            random = np.full(envs.num_envs, step < refill) | (~watch.told & (step < patience))
             with run.phase("learn"):
                 # All updates that the steps so far are worth, at first those of the random steps together. They come
                 # before the next action, so that a run stopped among them goes on exactly.
-                owed = int(cfg.utd * step) if step >= refill else 0
+                owed = 0 if random.all() else int(cfg.utd * step)
                 while agent.updates < owed and run.going(step):
                     run.meters.add(agent.update(replay.sample(cfg.batch_size)))
                     if agent.updates % 1_000 == 0 and owed - agent.updates > 500:
@@ -69,8 +71,11 @@ def train(cfg: TrainConfig) -> Path:
             if not run.going(step):
                 break
             with run.phase("act"):
-                random = step < refill
-                action = envs.sample(cfg.seed_hold) if random else agent.act(obs, watch.is_init, envs.task_id, plan)
+                if not random.all():
+                    action = agent.act(obs, watch.is_init, envs.task_id, plan)
+                if random.any():
+                    drawn = envs.sample(cfg.seed_hold, at_limits=cfg.seed_action == "limits")
+                    action = drawn if random.all() else np.where(random[:, None], drawn, action)
             with run.phase("env"):
                 moved = envs.step(action)
             with run.phase("store"):
@@ -80,7 +85,7 @@ def train(cfg: TrainConfig) -> Path:
             if run.due("log", step):
                 watch.check(run, step, agent, replay)
                 run.train_row(step, agent.updates, **watch.row())
-            if run.due("eval", step) and not random:
+            if run.due("eval", step) and not random.all():
                 with run.phase("evaluate"):
                     run.save_if_best(step, evaluate_now(run, step, agent, specs, cfg), **parts)
             if run.due("save", step):
@@ -130,6 +135,8 @@ class Watch:
         self.tasks, self.task_id = [task.name for task in envs.tasks], envs.task_id
         self.is_init = np.ones(envs.num_envs, bool)
         self.sums = np.zeros(envs.num_envs)  # NaN and Inf stay in a sum
+        self.first = np.full(envs.num_envs, np.nan, np.float32)  # reward
+        self.told = np.zeros(envs.num_envs, bool)  # whether the env's task has ever given another reward
         self.ended: list[tuple[int, float, int]] = []  # task, return, length
         self.skipped = 0  # updates reported already
 
@@ -139,6 +146,10 @@ class Watch:
         self.ended += [(task, *episode) for task, episode in zip(ids, stats.update(moved.reward, done))]
         self.is_init = done
         self.sums += moved.obs.sum(1) + moved.reward
+        if not self.told.all():
+            self.first = np.where(np.isnan(self.first), moved.reward, self.first)
+            tasks = self.task_id[moved.reward != self.first]
+            self.told |= np.isin(self.task_id, tasks)
 
     def row(self) -> dict[str, Any]:
         """Mean return and length of the episodes that ended, of all and of each task."""
@@ -172,9 +183,13 @@ class Watch:
             run.diverged(step, f"{agent.bad_term()} of the last {int(agent.bad_in_a_row)} updates", dump)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"is_init": self.is_init, "sums": self.sums, "ended": self.ended, "skipped": self.skipped}
+        return {
+            "is_init": self.is_init, "sums": self.sums, "first": self.first, "told": self.told, "ended": self.ended,
+            "skipped": self.skipped,
+        }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.is_init, self.sums = np.asarray(state["is_init"]).copy(), np.asarray(state["sums"]).copy()
+        for name in ("is_init", "sums", "first", "told"):
+            setattr(self, name, np.asarray(state[name]).copy())
         self.ended = [(int(task), float(score), int(length)) for task, score, length in state["ended"]]
         self.skipped = int(state["skipped"])
