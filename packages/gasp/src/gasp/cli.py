@@ -1,0 +1,36 @@
+"""The `gasp` command: a verb, its options, the function behind it."""
+
+from __future__ import annotations
+
+import sys
+
+from gasp import __version__
+from rlcore import cli
+
+VERBS = {
+    "data collect maze": (
+        "Record walks through a maze.",
+        "gasp.config:CollectMazeConfig",
+        "gasp.run.data_collect:collect_walks",
+    ),
+    "data collect toy": (
+        "Record walks on the toy.",
+        "gasp.config:CollectToyConfig",
+        "gasp.run.data_collect:collect_walks",
+    ),
+    "data inspect": (
+        "Check demonstrations and say what is in them.",
+        "gasp.config:InspectConfig",
+        "gasp.run.data_inspect:inspect",
+    ),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return cli.dispatch("gasp", VERBS, arguments, version=__version__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Options of `gasp data`, `gasp doctor` and `gasp presets`. The comments are their --help. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro.conf
+
+from rlcore.errors import UsageError
+
+SEEDS = 2**63
+KITCHEN_SETS: dict[str, tuple[str, ...]] = {
+    "complete": ("microwave", "kettle", "light switch", "slide cabinet"),
+    "partial": ("microwave", "kettle", "light switch", "slide cabinet"),
+    "mixed": ("microwave", "kettle", "bottom burner", "light switch"),
+    "all": (
+        "microwave", "kettle", "bottom burner", "top burner", "light switch", "slide cabinet", "hinge cabinet",
+    ),
+}  # fmt: skip
+
+
+def check_range(config: object, *keys: str, low: float = 1, high: float = 2**40) -> None:
+    """UsageError for the first of the options `keys` outside [low, high); None passes."""
+    for key in keys:
+        if (value := getattr(config, key)) is not None and not low <= value < high:
+            raise UsageError(f"{key}: must be in {low:,} .. {high:,}, got {value}")
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What the learners need to know of a task."""
+
+    name: str
+    obs_dim: int
+    action_dim: int
+    episode_length: int  # steps; a longer episode is truncated
+    subtasks: tuple[str, ...]  # of the kitchen, in order; empty elsewhere
+    obs_mode: str  # what is observed; data of another mode do not fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """What every collection has."""
+
+    out: Path | None = None  # File to write; None: data/TASK.h5. The same command continues an unfinished one.
+    seed: int = 100  # Decides every draw; episode e depends on it and on e alone.
+    overwrite: bool = False  # Replace an existing file or an unfinished collection of other options.
+    quiet: bool = False  # Show no progress.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        check_range(self, "seed", low=0, high=SEEDS)
+        if self.out is not None and self.out.suffix not in (".h5", ".hdf5"):
+            raise UsageError(f"out: expected a name that ends in .h5 or .hdf5, got {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectMazeConfig(CollectConfig):
+    """Walk through a maze from random cells to random cells: shortest paths, a PD controller, noise."""
+
+    maze: Literal["umaze", "medium", "large"] = "medium"  # PointMaze_*-v3 of gymnasium-robotics.
+    transitions: int = 20_000  # Steps to collect, rounded up to whole episodes.
+    episode_length: int = 300  # Steps of an episode; it goes on to another cell whenever one is reached.
+    noise: float = 0.3  # Standard deviation of the noise on actions, which lie in [-1, 1].
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "transitions", "episode_length", high=2**31)
+        check_range(self, "noise", low=0, high=10)
+
+    @property
+    def task(self) -> str:
+        """Name of the environment."""
+        return f"maze-{self.maze}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectToyConfig(CollectConfig):
+    """The same on the toy, a point among walls without a simulator."""
+
+    transitions: int = 4_000  # Steps to collect, rounded up to whole episodes.
+    episode_length: int = 100  # Steps of an episode; it goes on to another cell whenever one is reached.
+    noise: float = 0.3  # Standard deviation of the noise on actions, which lie in [-1, 1].
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "transitions", "episode_length", high=2**31)
+        check_range(self, "noise", low=0, high=10)
+
+    @property
+    def task(self) -> str:
+        """Name of the environment."""
+        return "toy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Check a file of demonstrations, whatever its format, and say what is in it."""
+
+    path: tyro.conf.Positional[Path]  # Our own .h5, D4RL's .hdf5, a Minari folder, or maze rollouts.
+    horizon: int = 10  # Steps of a skill: says how many windows there are.
+    json: bool = False  # Print the findings as JSON.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        check_range(self, "horizon", high=2**20)
