@@ -23,6 +23,11 @@ VERBS = {
         "gasp.config:InspectConfig",
         "gasp.run.data_inspect:inspect",
     ),
+    "skills train": (
+        "Learn skills from demonstrations.",
+        "gasp.config_skills:SkillsConfig",
+        "gasp.run.skills_train:train",
+    ),
 }
 
 

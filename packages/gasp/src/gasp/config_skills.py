@@ -100,6 +100,7 @@ class SkillsConfig(RunConfig):
     lr: float = 1e-3  # Step size.
     batch: int = 128  # Windows an update.
     warmup_updates: int = 100  # The step size rises linearly over so many.
+    lr_end: float = 0.1  # Share of the step size that is left at the end; it falls linearly.
     clip: float = 1.0  # Longest gradient.
     # --- validation and saving
     val_share: float = 0.05  # Share of the episodes that is held out.
@@ -117,6 +118,8 @@ class SkillsConfig(RunConfig):
         check_range(self, "epochs", "updates_per_epoch", "batch", "eval_windows", "eval_draws")
         check_range(self, "warmup_updates", low=0)
         check_positive(self, "beta", "target_kl", "beta_lr", "lr", "clip")
+        if not 0 <= self.lr_end <= 1:
+            raise UsageError(f"lr_end: must be in [0, 1], got {self.lr_end}")
         if not 0 < self.val_share < 1:
             raise UsageError(f"val_share: must be in (0, 1), got {self.val_share}")
 
