@@ -128,8 +128,8 @@ def filled(guided: bool) -> tuple[Experience, Rows]:
     made = Experience(64, 1, 1, gamma=0.9, horizon=3, guided=guided, rng=np.random.default_rng(0))
     for row in rows:
         one = {k: np.asarray(v)[None] for k, v in row.items()}
-        said = (np.full((1, 2), one["obs"][0, 0]), np.full((1, 2), one["next_obs"][0, 0])) if guided else ()
-        made.add(one, *said)
+        said = {"proposal": np.full((1, 2), one["obs"]), "next_proposal": np.full((1, 2), one["next_obs"])}
+        made.add({**one, **(said if guided else {})})
     return made, rows
 
 

@@ -28,6 +28,16 @@ VERBS = {
         "gasp.config_skills:SkillsConfig",
         "gasp.run.skills_train:train",
     ),
+    "rl train": (
+        "Learn a task by choosing among skills.",
+        "gasp.config_rl:RLConfig",
+        "gasp.run.rl_train:train",
+    ),
+    "rl eval": (
+        "Score an agent, or the skill prior alone.",
+        "gasp.config_rl:RLEvalConfig",
+        "gasp.run.rl_eval:evaluate",
+    ),
 }
 
 

@@ -80,7 +80,8 @@ class RLConfig(RunConfig):
         },
     }  # fmt: skip
 
-    skills: Path  # Folder of the skill run: experiments/NAME.
+    dir: Path = Path("experiments/rl")  # Folder of the runs.
+    skills: Path  # Folder of the skill run: experiments/skills/NAME.
     skills_checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
     latent_prior: Literal["any", "dpmm", "gaussian"] = "any"  # Refuse a skill run that was trained under another one.
     task: str = "maze-medium:3,4"  # toy, maze-umaze|medium|large with a goal's row,column, kitchen-complete|mixed|...
@@ -110,9 +111,8 @@ class RLEvalConfig:
     """Score a run on fresh episodes; writes eval.json and pictures."""
 
     name: str  # Name of the run.
-    dir: Path = Path("experiments")  # Folder of the runs.
+    dir: Path = Path("experiments/rl")  # Folder of the runs.
     checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
-    skills: Path | None = None  # Folder of the skill run, where it has moved since.
     episodes: int = 20  # Of each kind.
     seed_base: int = 10_000  # Decides the starts: the same one gives the same episodes.
     prior_only: bool = False  # Score the skill prior without what was learnt, as prior.json.
@@ -129,7 +129,7 @@ class CompareConfig:
     """Compare rl runs by task and method over their seeds: tables, curves, intervals."""
 
     runs: tuple[str, ...] = ()  # Folders or names in --dir; none: every rl run there.
-    dir: Path = Path("experiments")  # Folder of the runs.
+    dir: Path = Path("experiments/rl")  # Folder of the runs.
     output: Path | None = None  # Folder for what is written; DIR/compare if left out.
     mode: Literal["stochastic", "deterministic"] = "stochastic"  # Which evaluations: drawn skills, or the mean ones.
     json: bool = False  # Print the result as JSON.

@@ -27,12 +27,17 @@ class Rollout:
     Args:
         horizon: H, env steps of a skill.
         gamma: discounts the rewards within a skill by env steps; 1 adds them up.
+        proposals: width of `proposal`, (N, proposals): what is stored beside the state at the decision, set by the
+            owner before `begin`.
     """
 
-    def __init__(self, num_envs: int, obs_dim: int, skill_dim: int, horizon: int, gamma: float = 1.0) -> None:
+    def __init__(
+        self, num_envs: int, obs_dim: int, skill_dim: int, horizon: int, gamma: float = 1.0, proposals: int = 0
+    ) -> None:
         self.num_envs, self.horizon, self.gamma = num_envs, horizon, gamma
         self.obs = np.zeros((num_envs, obs_dim), np.float32)  # at the decision
         self.z = np.zeros((num_envs, skill_dim), np.float32)
+        self.proposal = np.zeros((num_envs, proposals), np.float32)
         self.reward = np.zeros(num_envs)  # of the steps so far
         self.steps = np.zeros(num_envs, np.int64)
         self.over = np.ones(num_envs, bool)  # a skill is asked for
@@ -49,7 +54,7 @@ class Rollout:
 
     def advance(self, step: VecStep) -> Transitions | None:
         """Count one step of all envs. Returns the transitions of the skills that it ended, if any: "env" (n,) and
-        obs, next_obs (n, S), z (n, Z), reward (n,) float32, terminated (n,), steps (n,) int64, done (n,) bool.
+        obs, next_obs (n, S), z (n, Z), proposal (n, P), reward (n,) float32, terminated, done (n,) bool and steps (n,).
         """
         assert not self.over.any(), "a skill is missing"
         self.reward += self.gamma**self.steps * step.reward
@@ -62,13 +67,13 @@ class Rollout:
         next_obs = np.where(done[envs, None], step.final_obs[envs], step.obs[envs])
         return {
             "env": envs, "obs": self.obs[envs], "next_obs": next_obs, "z": self.z[envs],
-            "reward": self.reward[envs].astype(np.float32), "terminated": step.terminated[envs].copy(),
-            "steps": self.steps[envs], "done": done[envs],
+            "proposal": self.proposal[envs], "reward": self.reward[envs].astype(np.float32),
+            "terminated": step.terminated[envs].copy(), "steps": self.steps[envs], "done": done[envs],
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that shapes the future."""
-        return {name: getattr(self, name).copy() for name in ("obs", "z", "reward", "steps", "over")}
+        return {name: getattr(self, name).copy() for name in ("obs", "z", "proposal", "reward", "steps", "over")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
@@ -105,12 +110,10 @@ class Experience:
     def __len__(self) -> int:
         return len(self.buffer)
 
-    def add(self, rows: Transitions, proposal: Array | None = None, next_proposal: Array | None = None) -> None:
-        """Store n transitions as `Rollout.advance` gives them, with the prior's (n, 2Z) where it is kept."""
-        values = {name: rows[name] for name in ("obs", "next_obs", "z", "reward", "terminated")}
+    def add(self, rows: Transitions) -> None:
+        """Store n transitions as `Rollout.advance` gives them; where guided, "next_proposal" (n, 2Z) beside them."""
+        values = {name: rows[name] for name in self.buffer.fields if name != "steps"}
         values["steps"] = rows["steps"].astype(np.float32)
-        if proposal is not None and next_proposal is not None:
-            values |= {"proposal": proposal, "next_proposal": next_proposal}
         for i in range(len(rows["env"])):
             self.buffer.add(**{name: value[i : i + 1] for name, value in values.items()})
 
@@ -158,13 +161,15 @@ class Usage:
     def __init__(self, components: Components, num_envs: int) -> None:
         self.components, k = components, components.number
         self.counts = np.zeros(k, np.int64)
+        self.recent = np.zeros(k, np.int64)  # counts since the last `row`
         self.transitions = np.zeros((k, k), np.int64)  # [from, to]
         self.last = np.full(num_envs, -1)  # component of each env's last skill; -1: its episode has just begun
 
     def saw(self, envs: Array, z: Array) -> Array:
         """Count the skills z (n, Z) that begin in those envs (n,); returns their components (n,)."""
         now, before = self.components.of(z), self.last[envs]
-        np.add.at(self.counts, now, 1)
+        for counts in (self.counts, self.recent):
+            np.add.at(counts, now, 1)
         np.add.at(self.transitions, (before[before >= 0], now[before >= 0]), 1)
         self.last[envs] = now
         return now
@@ -174,15 +179,20 @@ class Usage:
         self.last[envs] = -1
 
     def row(self) -> dict[str, Any]:
-        """Components that make up 95 % of what was chosen, and the entropy of the choice in nats."""
-        share = np.sort(self.counts)[::-1] / max(1, self.counts.sum())
-        some = share[share > 0]
-        used = int((share.cumsum() - share < 0.95)[: len(some)].sum())
-        return {"components_used": used, "component_entropy": float(-(some * np.log(some)).sum())}
+        """Of the choices since the last row: the counts (K,), how many components make up 95 % of them, and their
+        entropy in nats.
+        """
+        recent, self.recent = self.recent, np.zeros_like(self.recent)
+        if not recent.any():
+            return {}
+        share = np.sort(recent)[::-1] / recent.sum()
+        entropy = -(share[share > 0] * np.log(share[share > 0])).sum()
+        used = int((share.cumsum() - share < 0.95)[share > 0].sum())
+        return {"component_counts": recent.tolist(), "components_used": used, "component_entropy": float(entropy)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that shapes the future."""
-        return {name: getattr(self, name).copy() for name in ("counts", "transitions", "last")}
+        return {name: getattr(self, name).copy() for name in ("counts", "recent", "transitions", "last")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
