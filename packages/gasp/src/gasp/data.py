@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gasp import formats
+from gasp.kitchen_obs import SIZES, convert
 from rlcore.errors import DataError, UsageError
 from rlcore.files import explained, write_atomic
 from rlcore.seeding import numpy_generator
@@ -148,19 +150,26 @@ def save(path: Path, demos: Demos) -> None:
 
 
 def load(path: Path) -> Demos:
-    """Read demonstrations of any known format. DataError names file, episode and field."""
+    """Read demonstrations: our own file, D4RL's, Minari's (its folder or main_data.hdf5), maze rollouts.
+
+    DataError names file, episode and field.
+    """
     import h5py
 
     path = Path(path)
+    if path.is_dir():
+        inside = [path / "data" / "main_data.hdf5", path / "main_data.hdf5"]
+        path = next((file for file in inside if file.exists()), inside[0])
     if not path.exists():
         raise DataError(f"{path} does not exist; `gasp data collect` makes demonstrations")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") == FORMAT:
                 return _own(path, file)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+            episodes, meta = formats.read(path, file)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    raise DataError(f"{path} is no file of demonstrations")
+    return Demos.of(episodes, {"file": str(path), **meta})
 
 
 def _own(path: Path, file: Any) -> Demos:
@@ -170,3 +179,28 @@ def _own(path: Path, file: Any) -> Demos:
             raise DataError(f"{path}: field {name} is missing")
         fields[name] = np.asarray(file[name], kind)
     return Demos(**fields, meta={**json.loads(file.attrs["meta"]), "file": str(path)})
+
+
+def fit(demos: Demos, task: str, obs_dim: int, action_dim: int, obs_mode: str) -> None:
+    """DataError where demonstrations do not have the observations and actions of an env. Nothing is ever padded."""
+    have = demos.meta.get("obs_mode")
+    file = demos.meta.get("file", "demonstrations")
+    if demos.action.shape[1] != action_dim:
+        raise DataError(f"{file}: actions of {demos.action.shape[1]} numbers, {task} takes {action_dim}")
+    if demos.obs.shape[1] != obs_dim or (have in SIZES and obs_mode in SIZES and have != obs_mode):
+        hint = f"; open the kitchen with obs_mode {have}" if have in SIZES else ""
+        raise DataError(f"{file}: observations of {demos.obs.shape[1]} numbers, {task} has {obs_dim}{hint}")
+
+
+def as_mode(demos: Demos, obs_mode: str) -> Demos:
+    """Kitchen data with other observations: full59 holds those of state30 and legacy60, legacy60 those of state30.
+
+    DataError where they lack what is asked for.
+    """
+    have = str(demos.meta.get("obs_mode"))
+    if have == obs_mode:
+        return demos
+    if have not in SIZES or obs_mode not in SIZES:
+        raise DataError(f"{demos.meta.get('file', 'demonstrations')}: obs_mode {have} cannot become {obs_mode}")
+    obs = convert(demos.obs, have, obs_mode, demos.meta.get("subtasks", ()))
+    return replace(demos, obs=np.ascontiguousarray(obs), meta={**demos.meta, "obs_mode": obs_mode})
