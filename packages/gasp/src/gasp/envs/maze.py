@@ -15,7 +15,7 @@ from gymnasium.spaces import Box
 
 from gasp.envs.grid import Array, Grid
 from gasp.envs.options import Options
-from rlcore.errors import EnvironmentProblem
+from gasp.envs.robotics import open_robotics
 
 MAZES = {"umaze": "UMaze", "medium": "Medium", "large": "Large"}
 LENGTHS = {"umaze": 300, "medium": 300, "large": 800}  # steps; v3 gives the medium maze 600
@@ -67,17 +67,6 @@ class Maze(gymnasium.Env[Array, Array]):
 
     def close(self) -> None:
         self.raw.close()
-
-
-def open_robotics(env_id: str, **options: Any) -> Any:
-    """The unwrapped environment of gymnasium-robotics. EnvironmentProblem with the fix where it is missing."""
-    try:
-        import gymnasium_robotics
-    except ImportError as error:
-        raise EnvironmentProblem(f"{env_id} needs pip install 'gasp[robotics]' ({error})") from error
-    if env_id not in gymnasium.registry:
-        gymnasium.register_envs(gymnasium_robotics)
-    return gymnasium.make(env_id, disable_env_checker=True, **options).unwrapped
 
 
 def __getattr__(name: str) -> Any:
