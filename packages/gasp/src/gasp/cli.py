@@ -18,6 +18,16 @@ VERBS = {
         "gasp.config:CollectToyConfig",
         "gasp.run.data_collect:collect_walks",
     ),
+    "data collect kitchen": (
+        "Record a scripted robot at subtasks of the kitchen.",
+        "gasp.config:CollectKitchenConfig",
+        "gasp.run.data_kitchen:collect_kitchen",
+    ),
+    "data tune": (
+        "Search for better scripts of the kitchen's subtasks.",
+        "gasp.config:TuneConfig",
+        "gasp.run.data_tune:tune",
+    ),
     "data inspect": (
         "Check demonstrations and say what is in them.",
         "gasp.config:InspectConfig",
@@ -38,6 +48,7 @@ VERBS = {
         "gasp.config_rl:RLEvalConfig",
         "gasp.run.rl_eval:evaluate",
     ),
+    "doctor": ("Check the installation.", "gasp.config:DoctorConfig", "gasp.run.doctor:doctor"),
 }
 
 

@@ -106,3 +106,68 @@ class InspectConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "horizon", high=2**20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectKitchenConfig(CollectConfig):
+    """Record a scripted robot that does subtasks of the kitchen in random order; keep what it did well."""
+
+    set: Literal["complete", "partial", "mixed", "all"] = "complete"  # Subtasks to draw from.
+    episodes: int = 600  # Episodes to play.
+    subtasks: int | None = None  # Of the set in an episode, in random order; None: 4, of mixed 3, as in D4RL.
+    noise: float = 0.05  # Standard deviation of the noise on actions, which lie in [-1, 1].
+    jitter: float = 0.01  # Metres by which a script's points are shifted, at most, in each axis.
+    episode_length: int = 280  # Steps after which an episode is cut.
+    obs_mode: Literal["full59", "state30", "legacy60"] = "full59"  # What is recorded; full59 holds the other two.
+    scripts: Path | None = None  # What `gasp data tune` wrote; None: the scripts that come with gasp.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "episodes", "episode_length", high=2**31)
+        check_range(self, "noise", low=0, high=10)
+        check_range(self, "jitter", low=0, high=1)
+        check_range(self, "subtasks", high=len(KITCHEN_SETS[self.set]) + 1)
+
+    @property
+    def task(self) -> str:
+        """Name of the environment."""
+        return f"kitchen-{self.set}"
+
+    @property
+    def drawn(self) -> int:
+        """Subtasks of an episode."""
+        return self.subtasks or (3 if self.set == "mixed" else 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """Search at random for better scripts of the kitchen's subtasks; each must work from many states, with noise."""
+
+    subtask: tuple[str, ...] = ("hinge cabinet",)  # Which to search for, in this order; _ works for a space.
+    others: tuple[str, ...] = ("microwave", "kettle", "light switch", "slide cabinet")  # May have been done before.
+    seconds: float = 60.0  # For each subtask.
+    starts: int = 10  # States that a script is tried from.
+    keep: float = 0.8  # Write a script only if it works from this share of them.
+    noise: float = 0.05  # Standard deviation of the noise on actions, which lie in [-1, 1].
+    jitter: float = 0.01  # Metres by which a script's points are shifted, at most, in each axis.
+    scripts: Path | None = None  # Scripts to begin with; None: those that come with gasp.
+    out: Path = Path("data/scripts.json")  # Where to write them, the unchanged ones too.
+    seed: int = 100  # Decides states, noise and candidates.
+    overwrite: bool = False  # Replace an existing file.
+    quiet: bool = False  # Show no progress.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        check_range(self, "seed", low=0, high=SEEDS)
+        check_range(self, "starts", high=10_000)
+        check_range(self, "seconds", "noise", low=0, high=10**6)
+        check_range(self, "jitter", low=0, high=1)
+        check_range(self, "keep", low=0, high=1.0001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Check the installation, and how fast environments step."""
+
+    json: bool = False  # Print the findings as JSON.
+    debug: bool = False  # Show full tracebacks.

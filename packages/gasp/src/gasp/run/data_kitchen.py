@@ -1,0 +1,157 @@
+"""`gasp data collect kitchen`: minutes, so every few episodes are written as a block, and the same command goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gasp import data, envs
+from gasp.config import KITCHEN_SETS, CollectKitchenConfig
+from gasp.demos.kitchen import Demonstrator, Part, play
+from gasp.demos.scripts import SCRIPTS, load_scripts
+from gasp.kitchen_obs import SUBTASKS
+from gasp.run.data_collect import target
+from gasp.run.progress import progress
+from gasp.run.stopping import stoppable
+from rlcore.config import diff, to_dict
+from rlcore.errors import DataError, UsageError
+from rlcore.files import explained, locked, read_json, sweep_temporaries, write_json
+
+BLOCK = 20  # episodes; what a kill loses at most
+FREE = frozenset({"out", "episodes", "overwrite", "quiet", "debug"})  # may change when a collection is continued
+
+
+def collect_kitchen(cfg: CollectKitchenConfig) -> int:
+    """Play, or go on playing, until all episodes are there; then write the file and a report.
+
+    Raises: Preempted or Interrupted where a signal came, after writing the episodes that are whole.
+    """
+    path = target(cfg, cfg.task)
+    folder = path.with_name(f"{path.stem}.unfinished")
+    with explained(folder):
+        if cfg.overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            same_options(folder, cfg)
+            sweep_temporaries(folder)
+            _play_all(cfg, folder)
+            demos = merged(folder, cfg)
+            data.save(path, demos)
+            shutil.rmtree(folder)
+    if not cfg.quiet:
+        print(f"{path}: {demos.episodes} stretches without a failure, {demos.transitions:,} steps of {cfg.task}")
+        print(report(demos.meta["tries"]))
+    return 0
+
+
+def same_options(folder: Path, cfg: CollectKitchenConfig) -> None:
+    """Remember the options of a collection. UsageError where it was begun with others."""
+    options = {key: value for key, value in to_dict(cfg).items() if key not in FREE}
+    if (folder / "config.json").exists():
+        if changes := diff(read_json(folder / "config.json"), options):
+            text = f"was begun with other options ({'; '.join(changes)}): use another --out, or --overwrite"
+            raise UsageError(f"{folder} {text}")
+    else:
+        write_json(folder / "config.json", options)
+
+
+def _play_all(cfg: CollectKitchenConfig, folder: Path) -> None:
+    """Write blocks until the last episode is in one."""
+    begin = blocks(folder)[-1][1] if blocks(folder) else 0
+    scripts = load_scripts(cfg.scripts) if cfg.scripts else SCRIPTS
+    subtasks = KITCHEN_SETS[cfg.set]
+    with contextlib.ExitStack() as stack:
+        env: Any = stack.enter_context(contextlib.closing(envs.single("kitchen-all", obs_mode=cfg.obs_mode)))
+        stop = stack.enter_context(stoppable())
+        show = stack.enter_context(progress(f"kitchen-{cfg.set}", cfg.episodes, cfg.quiet))
+        player = Demonstrator(env.unwrapped, scripts, cfg.noise, cfg.jitter)
+        block = Block(cfg, subtasks)
+        for episode in range(begin, cfg.episodes):
+            block.add(player, play(player, subtasks, cfg.drawn, cfg.episode_length, cfg.seed, episode))
+            ended = episode + 1
+            show(ended, f"{block.rate:.0%} of the subtasks done")
+            if ended % BLOCK == 0 or ended == cfg.episodes or stop.asked:
+                block.write(folder / f"block_{begin:06d}_{ended:06d}.h5")
+                begin, block = ended, Block(cfg, subtasks)
+            if ended < cfg.episodes:
+                stop.say(f"{ended} of {cfg.episodes} episodes are in {folder}; the same command goes on")
+
+
+class Block:
+    """Some episodes' stretches, and how often each subtask was tried and done."""
+
+    def __init__(self, cfg: CollectKitchenConfig, subtasks: tuple[str, ...]) -> None:
+        self.cfg, self.subtasks = cfg, subtasks
+        self.found: list[tuple[Any, Any, Any]] = []
+        self.tries: Counter[str] = Counter()
+
+    def add(self, player: Demonstrator, parts: list[Part]) -> None:
+        self.found += player.segments(parts)
+        for part in parts:
+            self.tries[f"tried {part.subtask}"] += 1
+            self.tries[f"done {part.subtask}"] += part.success
+            self.tries[f"steps {part.subtask}"] += (part.end - part.begin) * part.success
+
+    @property
+    def rate(self) -> float:
+        """Share of the subtasks tried that were done."""
+        sums = {kind: sum(n for key, n in self.tries.items() if key.startswith(kind)) for kind in ("tried", "done")}
+        return sums["done"] / max(sums["tried"], 1)
+
+    def write(self, path: Path) -> None:
+        """A file of demonstrations; without any stretch, a file of one state that `merged` leaves out."""
+        spec = envs.describe(self.cfg.task, obs_mode=self.cfg.obs_mode)
+        meta = {
+            "task": self.cfg.task, "obs_mode": self.cfg.obs_mode, "labels": SUBTASKS, "subtasks": self.subtasks,
+            "noise": self.cfg.noise, "seed": self.cfg.seed, "tries": dict(self.tries),
+        }  # fmt: skip
+        nothing = [(np.zeros((1, spec.obs_dim)), np.zeros((0, spec.action_dim)), np.full(1, -1))]
+        found = self.found or nothing
+        data.save(path, data.Demos.of([(o, a) for o, a, _ in found], meta, [label for _, _, label in found]))
+
+
+def blocks(folder: Path) -> list[tuple[int, int, Path]]:
+    """First episode, the one after the last, file, in order. DataError where one is missing."""
+    found = []
+    for path in folder.glob("block_*.h5"):
+        first, last = path.stem.removeprefix("block_").split("_")
+        found.append((int(first), int(last), path))
+    found.sort()
+    for (_, expected, _), (begin, _, path) in zip([(0, 0, folder), *found], found):
+        if begin != expected:
+            raise DataError(f"{path}: expected a block from episode {expected} on; begin anew with --overwrite")
+    return found
+
+
+def merged(folder: Path, cfg: CollectKitchenConfig) -> data.Demos:
+    """All blocks as one."""
+    parts = [data.load(path) for _, _, path in blocks(folder)]
+    kept = [part for part in parts if part.transitions]
+    if not kept:
+        raise DataError(f"{folder}: no subtask was done in {cfg.episodes} episodes; look at --scripts and --noise")
+    tries: Counter[str] = Counter()
+    for part in parts:
+        tries.update(part.meta["tries"])
+    lengths = np.concatenate([part.lengths for part in kept])
+    meta = {**kept[0].meta, "tries": dict(tries), "episodes_played": blocks(folder)[-1][1]}
+    return data.Demos(
+        np.concatenate([part.obs for part in kept]), np.concatenate([part.action for part in kept]),
+        np.concatenate(([0], np.cumsum(lengths))), np.concatenate([part.label for part in kept]), meta,
+    )  # fmt: skip
+
+
+def report(tries: dict[str, int]) -> str:
+    """A table: how often each subtask was tried, done, and in how many steps."""
+    lines = [f"{'subtask':14}  tried   done  steps"]
+    for subtask in SUBTASKS:
+        if tried := tries.get(f"tried {subtask}", 0):
+            done = tries[f"done {subtask}"]
+            steps = tries[f"steps {subtask}"] / done if done else float("nan")
+            lines.append(f"{subtask:14} {tried:6} {done / tried:6.0%} {steps:6.0f}")
+    return "\n".join(lines)
