@@ -38,6 +38,11 @@ VERBS = {
         "gasp.config_skills:SkillsConfig",
         "gasp.run.skills_train:train",
     ),
+    "skills eval": (
+        "Score skills on held-out windows: the best of N.",
+        "gasp.config_views:SkillsEvalConfig",
+        "gasp.run.skills_eval:evaluate",
+    ),
     "rl train": (
         "Learn a task by choosing among skills.",
         "gasp.config_rl:RLConfig",
@@ -47,6 +52,16 @@ VERBS = {
         "Score an agent, or the skill prior alone.",
         "gasp.config_rl:RLEvalConfig",
         "gasp.run.rl_eval:evaluate",
+    ),
+    "viz latent": (
+        "Draw the mixture over skills beside N(0, I), and how it grew.",
+        "gasp.config_views:VizLatentConfig",
+        "gasp.run.viz_latent:draw",
+    ),
+    "viz inference": (
+        "Draw what encoder and skill prior make of single windows.",
+        "gasp.config_views:VizInferenceConfig",
+        "gasp.run.viz_inference:draw",
     ),
     "doctor": ("Check the installation.", "gasp.config:DoctorConfig", "gasp.run.doctor:doctor"),
 }

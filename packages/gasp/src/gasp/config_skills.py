@@ -64,20 +64,30 @@ class MixtureConfig:
             raise UsageError(f"min_new_frac: must be in (0, 1), got {self.min_new_frac}")
 
 
+_SPIRL: dict[str, Any] = {"latent_prior": "gaussian", "prior_loss": "nll"}
+_MAZE: dict[str, Any] = {
+    "epochs": 15, "updates_per_epoch": 80, "lr": 2e-3, "log_every": 80, "eval_every": 240, "save_every": 240,
+    "model": {"latent_dim": 6, "decoder_layers": 3, "prior_layers": 3},
+    "mixture": {"windows": 4_000, "min_new_frac": 0.02},
+}  # fmt: skip
+_KITCHEN: dict[str, Any] = {
+    "epochs": 20, "updates_per_epoch": 1_000, "beta": 5e-4, "warmup_updates": 500, "log_every": 250,
+    "eval_every": 1_000, "save_every": 1_000, "mixture": {"windows": 20_000},
+}  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class SkillsConfig(RunConfig):
     """Learn skills from demonstrations. The same command again continues the run."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "maze/gasp": {},
-        "maze/spirl": {"latent_prior": "gaussian", "prior_loss": "nll"},
-        "kitchen/gasp": {"beta": 5e-4, "model": {"latent_dim": 10}},
-        "kitchen/spirl": {
-            "beta": 5e-4, "model": {"latent_dim": 10}, "latent_prior": "gaussian", "prior_loss": "nll",
-        },
+        "maze/gasp": _MAZE,
+        "maze/spirl": {**_MAZE, **_SPIRL},
+        "kitchen/gasp": _KITCHEN,
+        "kitchen/spirl": {**_KITCHEN, **_SPIRL},
         "debug": {
             "epochs": 4, "updates_per_epoch": 6, "batch": 16, "warmup_updates": 4, "log_every": 4, "eval_every": 12,
-            "save_every": 12, "eval_windows": 32, "eval_draws": 8, "mixture": {"windows": 400, "max_laps": 5},
+            "save_every": 12, "mixture": {"windows": 400, "max_laps": 5},
             "model": {"latent_dim": 3, "hidden": 16, "decoder_layers": 1, "prior_layers": 1},
         },
     }  # fmt: skip
@@ -104,8 +114,6 @@ class SkillsConfig(RunConfig):
     clip: float = 1.0  # Longest gradient.
     # --- validation and saving
     val_share: float = 0.05  # Share of the episodes that is held out.
-    eval_windows: int = 160  # Windows of them for top-of-N.
-    eval_draws: int = 100  # Skills drawn for each; the best counts.
     log_every: int = 75  # Updates between training rows in metrics.jsonl.
     eval_every: int = 150  # Updates between validations; they never change training.
     save_every: int = 150  # Updates between checkpoints.
@@ -115,7 +123,7 @@ class SkillsConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "epochs", "updates_per_epoch", "batch", "eval_windows", "eval_draws")
+        check_range(self, "epochs", "updates_per_epoch", "batch")
         check_range(self, "warmup_updates", low=0)
         check_positive(self, "beta", "target_kl", "beta_lr", "lr", "clip")
         if not 0 <= self.lr_end <= 1:
