@@ -118,7 +118,7 @@ class CollectKitchenConfig(CollectConfig):
     noise: float = 0.05  # Standard deviation of the noise on actions, which lie in [-1, 1].
     jitter: float = 0.01  # Metres by which a script's points are shifted, at most, in each axis.
     episode_length: int = 280  # Steps after which an episode is cut.
-    obs_mode: Literal["full59", "state30", "legacy60"] = "full59"  # What is recorded; full59 holds the other two.
+    obs_mode: Literal["full59", "state30", "legacy60"] = "state30"  # What is recorded; full59 has velocities, too.
     scripts: Path | None = None  # What `gasp data tune` wrote; None: the scripts that come with gasp.
 
     def __post_init__(self) -> None:
