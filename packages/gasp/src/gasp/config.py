@@ -120,10 +120,11 @@ class CollectKitchenConfig(CollectConfig):
     episode_length: int = 280  # Steps after which an episode is cut.
     obs_mode: Literal["full59", "state30", "legacy60"] = "state30"  # What is recorded; full59 has velocities, too.
     scripts: Path | None = None  # What `gasp data tune` wrote; None: the scripts that come with gasp.
+    save_every: int = 20  # Episodes between savings: what a crash costs at most.
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "episodes", "episode_length", high=2**31)
+        check_range(self, "episodes", "episode_length", "save_every", high=2**31)
         check_range(self, "noise", low=0, high=10)
         check_range(self, "jitter", low=0, high=1)
         check_range(self, "subtasks", high=len(KITCHEN_SETS[self.set]) + 1)

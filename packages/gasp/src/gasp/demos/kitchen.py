@@ -108,6 +108,7 @@ class Demonstrator:
         self.arm.mujoco.mj_setState(self.arm.model, self.arm.data, snapshot.state, kind)
         self.arm.mujoco.mj_forward(self.arm.model, self.arm.data)
         self.env.raw.robot_env._last_robot_qpos = snapshot.measured.copy()  # what velocities are counted from
+        self.env.raw.robot_env.np_random = np.random.default_rng(int(rng.integers(2**31)))  # noise on what is observed
         self.rng = rng
         self.obs, self.action, self.label = [], [], []
 

@@ -8,6 +8,8 @@ kitchen:microwave,hinge_cabinet,...    FrankaKitchen with other subtasks
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -19,7 +21,7 @@ from gasp.envs.options import Options
 from gasp.kitchen_obs import SIZES
 from rlcore.config import nearest
 from rlcore.envs import make_env
-from rlcore.errors import UsageError
+from rlcore.errors import EnvironmentProblem, QuintetError, UsageError
 from rlcore.vecenv import VecEnv, make_vec
 
 NAMES = ("toy", *(f"maze-{name}" for name in maze.MAZES), "kitchen", *(f"kitchen-{name}" for name in KITCHEN_SETS))
@@ -31,13 +33,26 @@ def make(task: str, num_envs: int, *, seed: int, first_env: int = 0, backend: st
     info has "success" (N,) bool, and of a kitchen "completed" (N, n) bool, in the order of `EnvSpec.subtasks`. Options
     are those of the suite (`gasp.envs.toy.OPTIONS` and so on). UsageError for an unknown task or option.
     """
-    vec = make_vec(env_id(task, options), num_envs, seed=seed, first_env=first_env, backend=backend)
+    with _plain():
+        vec = make_vec(env_id(task, options), num_envs, seed=seed, first_env=first_env, backend=backend)
     return Kitchens(vec) if task.startswith("kitchen") else vec
 
 
 def single(task: str, *, render: bool = False, **options: Any) -> gymnasium.Env[Any, Any]:
     """One bare env, to be filmed or driven by a demonstrator; nothing resets it but its owner."""
-    return make_env(env_id(task, options), **({"render": True} if render else {}))
+    with _plain():
+        return make_env(env_id(task, options), **({"render": True} if render else {}))
+
+
+@contextlib.contextmanager
+def _plain() -> Iterator[None]:
+    """What a suite itself found wrong, as it said it: rlcore wraps whatever a factory raises."""
+    try:
+        yield
+    except EnvironmentProblem as error:
+        if isinstance(error.__cause__, QuintetError):
+            raise error.__cause__ from None
+        raise
 
 
 def describe(task: str, **options: Any) -> EnvSpec:

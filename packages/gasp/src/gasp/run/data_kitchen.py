@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,14 @@ import numpy as np
 from gasp import data, envs
 from gasp.config import KITCHEN_SETS, CollectKitchenConfig
 from gasp.demos.kitchen import Demonstrator, Part, play
-from gasp.demos.scripts import SCRIPTS, load_scripts
+from gasp.demos.scripts import SCRIPTS, Script, load_scripts
 from gasp.kitchen_obs import SUBTASKS
-from gasp.run.data_collect import target
+from gasp.run.data_collect import finished, options_of, target
 from gasp.run.progress import progress
 from gasp.run.stopping import stoppable
 from rlcore.config import diff, to_dict
 from rlcore.errors import DataError, UsageError
 from rlcore.files import explained, locked, read_json, sweep_temporaries, write_json
-
-BLOCK = 20  # episodes; what a kill loses at most
-FREE = frozenset({"out", "episodes", "overwrite", "quiet", "debug"})  # may change when a collection is continued
 
 
 def collect_kitchen(cfg: CollectKitchenConfig) -> int:
@@ -31,17 +29,21 @@ def collect_kitchen(cfg: CollectKitchenConfig) -> int:
 
     Raises: Preempted or Interrupted where a signal came, after writing the episodes that are whole.
     """
-    path = target(cfg, cfg.task)
+    path, options = target(cfg, cfg.task), options_of(cfg)
+    scripts = load_scripts(cfg.scripts) if cfg.scripts else SCRIPTS
+    options |= {"scripts": {subtask: to_dict(script) for subtask, script in scripts.items()}}
+    if finished(path, options, cfg):
+        return 0
     folder = path.with_name(f"{path.stem}.unfinished")
     with explained(folder):
         if cfg.overwrite:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            same_options(folder, cfg)
+            same_options(folder, options)
             sweep_temporaries(folder)
-            _play_all(cfg, folder)
-            demos = merged(folder, cfg)
+            _play_all(cfg, scripts, folder)
+            demos = merged(folder, options)
             data.save(path, demos)
             shutil.rmtree(folder)
     if not cfg.quiet:
@@ -50,21 +52,21 @@ def collect_kitchen(cfg: CollectKitchenConfig) -> int:
     return 0
 
 
-def same_options(folder: Path, cfg: CollectKitchenConfig) -> None:
-    """Remember the options of a collection. UsageError where it was begun with others."""
-    options = {key: value for key, value in to_dict(cfg).items() if key not in FREE}
-    if (folder / "config.json").exists():
-        if changes := diff(read_json(folder / "config.json"), options):
-            text = f"was begun with other options ({'; '.join(changes)}): use another --out, or --overwrite"
-            raise UsageError(f"{folder} {text}")
-    else:
+def same_options(folder: Path, options: dict[str, Any]) -> None:
+    """Remember the options of a collection. UsageError where it was begun with others; only `episodes` may change."""
+    if not (folder / "config.json").exists():
         write_json(folder / "config.json", options)
+    before = read_json(folder / "config.json")
+    if changes := diff({**before, "episodes": 0}, {**options, "episodes": 0}):
+        text = f"was begun with other options ({'; '.join(changes)}): use another --out, or --overwrite"
+        raise UsageError(f"{folder} {text}")
 
 
-def _play_all(cfg: CollectKitchenConfig, folder: Path) -> None:
+def _play_all(cfg: CollectKitchenConfig, scripts: Mapping[str, Script], folder: Path) -> None:
     """Write blocks until the last episode is in one."""
-    begin = blocks(folder)[-1][1] if blocks(folder) else 0
-    scripts = load_scripts(cfg.scripts) if cfg.scripts else SCRIPTS
+    begin = max((last for _, last, _ in blocks(folder)), default=0)
+    if begin >= cfg.episodes:
+        return
     subtasks = KITCHEN_SETS[cfg.set]
     with contextlib.ExitStack() as stack:
         env: Any = stack.enter_context(contextlib.closing(envs.single("kitchen-all", obs_mode=cfg.obs_mode)))
@@ -76,7 +78,7 @@ def _play_all(cfg: CollectKitchenConfig, folder: Path) -> None:
             block.add(player, play(player, subtasks, cfg.drawn, cfg.episode_length, cfg.seed, episode))
             ended = episode + 1
             show(ended, f"{block.rate:.0%} of the subtasks done")
-            if ended % BLOCK == 0 or ended == cfg.episodes or stop.asked:
+            if ended % cfg.save_every == 0 or ended == cfg.episodes or stop.asked:
                 block.write(folder / f"block_{begin:06d}_{ended:06d}.h5")
                 begin, block = ended, Block(cfg, subtasks)
             if ended < cfg.episodes:
@@ -109,7 +111,7 @@ class Block:
         spec = envs.describe(self.cfg.task, obs_mode=self.cfg.obs_mode)
         meta = {
             "task": self.cfg.task, "obs_mode": self.cfg.obs_mode, "labels": SUBTASKS, "subtasks": self.subtasks,
-            "noise": self.cfg.noise, "seed": self.cfg.seed, "tries": dict(self.tries),
+            "tries": dict(self.tries),
         }  # fmt: skip
         nothing = [(np.zeros((1, spec.obs_dim)), np.zeros((0, spec.action_dim)), np.full(1, -1))]
         found = self.found or nothing
@@ -129,17 +131,17 @@ def blocks(folder: Path) -> list[tuple[int, int, Path]]:
     return found
 
 
-def merged(folder: Path, cfg: CollectKitchenConfig) -> data.Demos:
+def merged(folder: Path, options: dict[str, Any]) -> data.Demos:
     """All blocks as one."""
     parts = [data.load(path) for _, _, path in blocks(folder)]
     kept = [part for part in parts if part.transitions]
     if not kept:
-        raise DataError(f"{folder}: no subtask was done in {cfg.episodes} episodes; look at --scripts and --noise")
+        raise DataError(f"{folder}: no subtask was done in any episode; look at --scripts and --noise")
     tries: Counter[str] = Counter()
     for part in parts:
         tries.update(part.meta["tries"])
     lengths = np.concatenate([part.lengths for part in kept])
-    meta = {**kept[0].meta, "tries": dict(tries), "episodes_played": blocks(folder)[-1][1]}
+    meta = {**kept[0].meta, "tries": dict(tries), "options": options}
     return data.Demos(
         np.concatenate([part.obs for part in kept]), np.concatenate([part.action for part in kept]),
         np.concatenate(([0], np.cumsum(lengths))), np.concatenate([part.label for part in kept]), meta,
