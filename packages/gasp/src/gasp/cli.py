@@ -63,6 +63,11 @@ VERBS = {
         "gasp.config_views:VizInferenceConfig",
         "gasp.run.viz_inference:draw",
     ),
+    "viz skills": (
+        "Show what each component does.",
+        "gasp.config_views:VizSkillsConfig",
+        "gasp.run.viz_skills:show",
+    ),
     "doctor": ("Check the installation.", "gasp.config:DoctorConfig", "gasp.run.doctor:doctor"),
 }
 
