@@ -14,6 +14,7 @@ from gasp.kitchen_obs import SUBTASKS, done
 from rlcore.seeding import numpy_generator
 
 FRONT_STEPS, CONTACT_STEPS, GRIP_STEPS, END_STEPS, RETREAT_STEPS = 35, 25, 6, 40, 10
+HOLD = 4  # steps that a script goes on once its subtask is done, so that it is not done by a hair
 NEAR, CLOSE = 0.03, 0.02  # m: so near to the point in front, and to the others, it goes on
 RETREAT = np.array([0.0, -0.15, 0.0])
 
@@ -86,8 +87,9 @@ class Demonstrator:
         """Do a subtask, then step back; at most until step `limit` of the episode."""
         begin, index = len(self.action), SUBTASKS.index(subtask)
         shift = self.rng.uniform(-self.jitter, self.jitter, 3) if self.jitter else np.zeros(3)
-        success = self._play(perform(self.arm, self.scripts[subtask], shift), subtask, limit)
+        reached = self._play(perform(self.arm, self.scripts[subtask], shift), subtask, limit)
         self._play(retreat(self.arm), None, limit)
+        success = reached and bool(done(self.env.raw.data.qpos, (subtask,))[0])  # what springs back is not done
         self.label[begin:] = [index] * (len(self.action) - begin)
         return Part(subtask, begin, len(self.action), success)
 
@@ -113,17 +115,19 @@ class Demonstrator:
         self.obs, self.action, self.label = [], [], []
 
     def _play(self, actions: Iterator[Array], until: str | None, limit: int) -> bool:
+        """Take actions until there are none, or for `HOLD` steps after the subtask `until` is done."""
+        reached = False
         for wanted in actions:
             if len(self.action) >= limit:
-                return False
+                break
             noisy = wanted + self.noise * self.rng.standard_normal(9) if self.noise else wanted
             action = np.clip(noisy, -1.0, 1.0).astype(np.float32)
             self.obs.append(self.env.step(action)[0])
             self.action.append(action)
             self.label.append(-1)
-            if until and done(self.env.raw.data.qpos, (until,))[0]:
-                return True
-        return False
+            if until and not reached and done(self.env.raw.data.qpos, (until,))[0]:
+                reached, limit = True, min(limit, len(self.action) + HOLD)
+        return reached
 
     def segments(self, parts: Sequence[Part]) -> list[tuple[Array, Array, Array]]:
         """What was done without a failure in between: (T+1, S) states, (T, A) actions, (T+1,) labels, one a stretch."""

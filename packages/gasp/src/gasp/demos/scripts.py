@@ -37,8 +37,8 @@ SCRIPTS: dict[str, Script] = {
     "bottom burner": Script(site="knob2_site", contact=(0.139, 0.016, -0.024), ends=((0.296, 0.207, 0.023),)),
     "top burner": Script(site="knob4_site", contact=(-0.07, -0.015, -0.031), ends=((0.145, -0.049, 0.038),)),
     "light switch": Script(
-        site="light_site", contact=(0.145, -0.059, 0.04), ends=((-0.024, 0.027, -0.033),),
-        front=(-0.069, -0.115, -0.011),
+        site="light_site", contact=(0.167, -0.037, 0.011),
+        ends=((-0.091, -0.011, -0.013),), front=(-0.064, -0.053, -0.016),
     ),
     "slide cabinet": Script(site="slide_site", contact=(-0.07, -0.015, -0.031), ends=((0.145, -0.049, 0.038),)),
     "hinge cabinet": Script(site="hinge_site2", contact=(0.05, -0.02, 0.0), ends=((-0.2, -0.2, 0.0),)),
