@@ -68,6 +68,7 @@ VERBS = {
         "gasp.config_views:VizSkillsConfig",
         "gasp.run.viz_skills:show",
     ),
+    "presets": ("List the presets, or print one.", "gasp.config:PresetsConfig", "gasp.run.presets:presets"),
     "doctor": ("Check the installation.", "gasp.config:DoctorConfig", "gasp.run.doctor:doctor"),
 }
 

@@ -25,7 +25,8 @@ def check_range(config: object, *keys: str, low: float = 1, high: float = 2**40)
     """UsageError for the first of the options `keys` outside [low, high); None passes."""
     for key in keys:
         if (value := getattr(config, key)) is not None and not low <= value < high:
-            raise UsageError(f"{key}: must be in {low:,} .. {high:,}, got {value}")
+            last = high - 1 if isinstance(value, int) else high
+            raise UsageError(f"{key}: must be in {low:,} .. {last:,}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -171,4 +172,13 @@ class DoctorConfig:
     """Check the installation, and how fast environments step."""
 
     json: bool = False  # Print the findings as JSON.
+    debug: bool = False  # Show full tracebacks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetsConfig:
+    """List the presets, or print one: what it sets is a file for --config."""
+
+    name: tyro.conf.Positional[str | None] = None  # Print this one.
+    json: bool = False  # Print JSON.
     debug: bool = False  # Show full tracebacks.

@@ -8,7 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from gasp.config import DoctorConfig
-from rlcore.doctor import Check, check, report
+from rlcore.doctor import Check, check, probe, report
 from rlcore.errors import QuintetError
 
 EXTRAS = {
@@ -21,7 +21,13 @@ SECONDS = 0.5  # of stepping each
 def doctor(cfg: DoctorConfig) -> int:
     """Print the findings; exit code 5 when something needed is broken."""
     tasks = TASKS if find_spec("gymnasium_robotics") and find_spec("mujoco") else TASKS[:1]
-    return report(check("gasp", EXTRAS, [partial(stepping, task) for task in tasks]), as_json=cfg.json)
+    return report(check("gasp", EXTRAS, [files, *(partial(stepping, task) for task in tasks)]), as_json=cfg.json)
+
+
+def files() -> Check:
+    """Whether demonstrations can be read."""
+    works, (first, *_) = probe("h5py")
+    return Check("ok", f"h5py {first}") if works else Check("fail", f"h5py: {first}", "pip install 'h5py>=3.11'")
 
 
 def stepping(task: str) -> Check:
