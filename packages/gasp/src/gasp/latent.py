@@ -95,7 +95,7 @@ class LatentPrior:
         return {
             "components": self.components, "elbo_per_window": report.elbo[-1] / len(z), "elbo_gain": gain, **moves,
             "laps": len(report.elbo), "converged": int(report.converged), "kept": int(kept),
-            "share_entropy": self._entropy(z), "weights": [round(float(w), 4) for w in self.mixture.weights],
+            "entropy": self._entropy(z), "weights": [round(float(w), 4) for w in self.mixture.weights],
             "latent_std": float(z.std(0).mean()), "windows": len(z), "fit_cpu_s": time.process_time() - begin,
         }  # fmt: skip
 

@@ -62,11 +62,11 @@ class SkillModel(nn.Module):
     def decode(self, obs: Tensor, z: Tensor) -> Tensor:
         """Actions (..., A), not clipped: obs (..., S), z (..., Z)."""
         joint = torch.cat((self.normalized(obs), z), -1)
-        return cast(Tensor, self.decoder(joint.flatten(0, -2))).view(*joint.shape[:-1], self.action_dim)
+        return cast(Tensor, self.decoder(joint.reshape(-1, joint.shape[-1]))).view(*joint.shape[:-1], self.action_dim)
 
     def prior(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log std (..., Z) of p(z|s): obs (..., S)."""
-        raw = self.skill_prior(self.normalized(obs).flatten(0, -2))
+        raw = self.skill_prior(self.normalized(obs).reshape(-1, self.obs_dim))
         return split(raw.view(*obs.shape[:-1], raw.shape[-1]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from gasp.score import data_facts, errors
 from gasp.skills import SkillLearner
 from gasp.windows import WindowSampler, batches, evenly
 from rlcore import device
-from rlcore.errors import UsageError
+from rlcore.config import diff
+from rlcore.errors import DataError, UsageError
+from rlcore.files import read_json
 from rlcore.plots import read_metrics
 from rlcore.run import Run
 
@@ -36,6 +39,7 @@ def train(cfg: SkillsConfig) -> Path:
     facts = data_facts(demos, horizon)
     fitted = evenly(known, horizon, cfg.mixture.windows)
     validated = evenly(held_out, horizon, VALIDATED)
+    check_same_data(cfg, facts)
     with Run.open(cfg, program="gasp", total=cfg.total, facts={"stage": "skills", **facts}) as run:
         learner = SkillLearner(cfg, facts, len(fitted), run.seed("skills"), where)
         learner.model.normalize_by(torch.from_numpy(known.obs).to(where))
@@ -60,6 +64,19 @@ def train(cfg: SkillsConfig) -> Path:
         folder = run.finish(step, **parts)
         run.console.say(summary(folder, cfg))
     return folder
+
+
+def check_same_data(cfg: SkillsConfig, facts: Mapping[str, Any]) -> None:
+    """DataError where a run of that name learnt from other demonstrations; its checkpoints stay untouched."""
+    path = cfg.dir / (cfg.name or "") / "env.json"
+    if cfg.name is None or cfg.overwrite or not path.is_file():
+        return
+    before = read_json(path)
+    if isinstance(before, dict) and before.get("stage") == "skills":
+        changes = diff({name: before.get(name) for name in facts}, facts)
+        if changes:
+            said = f"{cfg.data} is not what {path.parent} learnt from ({'; '.join(changes)})"
+            raise DataError(f"{said}: use another --name, or --overwrite")
 
 
 def introduce(cfg: SkillsConfig, facts: dict[str, Any], known: int, held_out: int) -> str:
