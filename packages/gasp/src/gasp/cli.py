@@ -53,6 +53,11 @@ VERBS = {
         "gasp.config_rl:RLEvalConfig",
         "gasp.run.rl_eval:evaluate",
     ),
+    "compare": (
+        "Compare rl runs by task and method over seeds.",
+        "gasp.config_rl:CompareConfig",
+        "gasp.run.compare:compare_runs",
+    ),
     "viz latent": (
         "Draw the mixture over skills beside N(0, I), and how it grew.",
         "gasp.config_views:VizLatentConfig",

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import tyro.conf
+
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
 
@@ -53,8 +55,10 @@ class AgentConfig:
             raise UsageError("squash_range: the published squashing, 2 tanh(a), has none; use --agent.squash range")
 
 
+_FAST = {"actor_lr": 1e-3, "critic_lr": 1e-3, "alpha_lr": 1e-3}
 _NONE = {"regulariser": "entropy"}
-_MAZE: dict[str, Any] = {"task": "maze-medium:3,4"}
+_MAZE: dict[str, Any] = {"task": "maze-medium:3,4", "batch_size": 128, "updates_per_skill": 1.0}
+_MAZE_AGENT: dict[str, Any] = {**_FAST, "critic_hidden": [128, 128]}
 _KITCHEN: dict[str, Any] = {
     "task": "kitchen-complete", "steps": 100_000, "num_envs": 4, "warmup": 5_000, "updates_per_skill": 1.0,
     "replay": 200_000,
@@ -67,9 +71,9 @@ class RLConfig(RunConfig):
     """Learn a task by choosing among the skills of a skill run. The same command again continues the run."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "maze/gasp": {**_MAZE, "latent_prior": "dpmm"},
-        "maze/spirl": {**_MAZE, "latent_prior": "gaussian"},
-        "maze/none": {**_MAZE, "agent": _NONE},
+        "maze/gasp": {**_MAZE, "latent_prior": "dpmm", "agent": _MAZE_AGENT},
+        "maze/spirl": {**_MAZE, "latent_prior": "gaussian", "agent": _MAZE_AGENT},
+        "maze/none": {**_MAZE, "agent": {**_MAZE_AGENT, **_NONE}},
         "kitchen/gasp": {**_KITCHEN, "latent_prior": "dpmm", "agent": _KITCHEN_AGENT},
         "kitchen/spirl": {**_KITCHEN, "latent_prior": "gaussian", "agent": _KITCHEN_AGENT},
         "kitchen/none": {**_KITCHEN, "agent": {**_KITCHEN_AGENT, **_NONE}},
@@ -84,7 +88,9 @@ class RLConfig(RunConfig):
     skills: Path  # Folder of the skill run: experiments/skills/NAME.
     skills_checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
     latent_prior: Literal["any", "dpmm", "gaussian"] = "any"  # Refuse a skill run that was trained under another one.
-    task: str = "maze-medium:3,4"  # toy, maze-umaze|medium|large with a goal's row,column, kitchen-complete|mixed|...
+    task: str = "maze-medium:3,4"  # toy, maze-umaze|medium|large (:ROW,COLUMN of the goal), kitchen-complete|...
+    task_order: Literal["any", "enforced"] = "any"  # kitchen: enforced counts subtasks in the task's order only.
+    noise: Literal["v1", "d4rl"] = "v1"  # kitchen: of what is observed, as FrankaKitchen-v1 or D4RL has it.
     steps: int = 50_000  # Env steps over all envs.
     num_envs: int = 8  # Envs stepped together.
     backend: Literal["sync", "async"] = "sync"  # async: a process an env; for envs of 1 ms a step or more.
@@ -100,6 +106,8 @@ class RLConfig(RunConfig):
         super().__post_init__()
         check_range(self, "steps", "num_envs", "batch_size", "replay", "eval_episodes")
         check_range(self, "warmup", low=0)
+        if not self.task.startswith("kitchen") and (self.task_order, self.noise) != ("any", "v1"):
+            raise UsageError(f"task_order, noise: only a kitchen has them, not {self.task}")
         if not 0 <= self.updates_per_skill < 1_000:
             raise UsageError(f"updates_per_skill: must be in [0, 1000), got {self.updates_per_skill}")
         if self.replay < self.num_envs:
@@ -128,9 +136,9 @@ class RLEvalConfig:
 class CompareConfig:
     """Compare rl runs by task and method over their seeds: tables, curves, intervals."""
 
-    runs: tuple[str, ...] = ()  # Folders or names in --dir; none: every rl run there.
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()  # Folders, or names in --dir; none: every rl run there.
     dir: Path = Path("experiments/rl")  # Folder of the runs.
     output: Path | None = None  # Folder for what is written; DIR/compare if left out.
-    mode: Literal["stochastic", "deterministic"] = "stochastic"  # Which evaluations: drawn skills, or the mean ones.
+    mode: Literal["mean", "drawn"] = "mean"  # Which evaluations: of the policy's mean skill, or of drawn ones.
     json: bool = False  # Print the result as JSON.
     debug: bool = False  # Show full tracebacks.
