@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlcore.plots import PALETTE, axes_grid
+from gasp.analysis.figures import colours, panels
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, Any]
 POINTS = 20_000  # more than these are thinned
-NUMBERED = 12  # cells of a matrix have their numbers written in up to this size
 
 PANELS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("evaluation: success", ("success_rate", "drawn_success_rate"), "eval"),
@@ -29,7 +26,7 @@ PANELS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 
 
-def panels(subtasks: Sequence[str]) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+def curves(subtasks: Sequence[str]) -> tuple[tuple[str, tuple[str, ...], str], ...]:
     """What `rlcore.plots.training_panels` draws of a run."""
     if not subtasks:
         return PANELS
@@ -41,68 +38,68 @@ def panels(subtasks: Sequence[str]) -> tuple[tuple[str, tuple[str, ...], str], .
     )
 
 
-def colours(number: int) -> list[str]:
-    """A colour a component; they repeat after seven, and numbers tell the rest apart."""
-    return list(itertools.islice(itertools.cycle(PALETTE), number))
-
-
 def usage(counts: Array, weights: Array, title: str) -> Figure:
     """Bars: how often each component was chosen, counts (K,), beside its weight (K,) in the demonstrations."""
-    figure, (axes,) = axes_grid(1, 1, max(5.0, 0.32 * len(counts) + 2.0), 3.4)
+    figure, (axes,) = panels(1, 1, max(5.0, 0.32 * len(counts) + 2.0), 3.4)
     where, total = np.arange(len(counts)), max(1, counts.sum())
-    axes.bar(where, counts / total, width=0.75, color=colours(len(counts)), label="chosen by the policy")
-    axes.plot(where, weights, ls="", marker="_", ms=14, mew=2, color="black", label="weight in the demonstrations")
+    bars = axes.bar(where, counts / total, width=0.75, color=colours(len(counts)))
+    (marks,) = axes.plot(where, weights, ls="", marker="_", ms=14, mew=2, color="black")
     axes.set(title=title, xlabel="component of the mixture", ylabel="share")
     axes.set_xticks(where, [str(k) for k in where])
-    axes.legend(frameon=False, fontsize=8)
+    axes.grid(visible=False, axis="x")
+    axes.legend([tuple(bars[:3]), marks], ["chosen", "weight in the demonstrations"], frameon=False, fontsize=8,
+                handler_map={tuple: _together()})  # fmt: skip
     return figure
+
+
+def _together() -> Any:
+    """Several bars side by side as one entry of a legend."""
+    from matplotlib.legend_handler import HandlerTuple
+
+    return HandlerTuple(ndivide=None)
 
 
 def transition_matrix(counts: Array, title: str) -> Figure:
-    """Which component followed which: counts (K, K) from row to column; each row is shown as shares of it."""
-    share = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    size = max(3.6, 0.3 * len(counts) + 1.6)
-    figure, (axes,) = axes_grid(1, 1, size + 0.8, size)
-    image = axes.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
-    axes.grid(False)
-    ticks = np.arange(len(counts))
-    axes.set_xticks(ticks, [str(k) for k in ticks])
-    axes.set_yticks(ticks, [str(k) for k in ticks])
+    """Which component followed which, as shares of all: counts (K, K), from row to column. Those never met are left
+    out.
+    """
+    met = np.flatnonzero(counts.sum(0) + counts.sum(1))
+    share = counts[np.ix_(met, met)] / max(1, counts.sum())
+    size = max(3.6, 0.36 * len(met) + 1.4)
+    figure, (axes,) = panels(1, 1, size + 0.9, size)
+    image = axes.imshow(share, cmap="Blues", vmin=0.0, vmax=max(float(share.max(initial=0.0)), 1e-9))
+    axes.grid(visible=False)
+    for set_ticks in (axes.set_xticks, axes.set_yticks):
+        set_ticks(np.arange(len(met)), [str(k) for k in met])
     axes.tick_params(labelsize=8)
     axes.set(title=title, xlabel="next component", ylabel="component")
-    if len(counts) <= NUMBERED:
-        _write_numbers(axes, share)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the row")
+    for (i, j), value in np.ndenumerate(share):
+        if value >= 0.005:
+            shade = "white" if value > 0.6 * share.max() else "0.2"
+            axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5, color=shade)
+    figure.colorbar(image, ax=axes, shrink=0.8, format="{x:.0%}", label="share of all (numbers: %)")
     return figure
 
 
-def _write_numbers(axes: Axes, share: Array) -> None:
-    for (i, j), value in np.ndenumerate(share):
-        if value >= 0.005:
-            axes.text(
-                j, i, f"{value:.0%}", ha="center", va="center", fontsize=7, color="white" if value > 0.5 else "0.2"
-            )
+def visits(points: Array, labels: Array | None, number: int, free: Array, title: str) -> Figure:
+    """Points (n, 2) in the plane, m, where skills began.
 
-
-def visits(points: Array, labels: Array | None, title: str) -> Figure:
-    """Points (n, 2) in the plane, m, where skills began; labels (n,): their components."""
+    labels: (n,) components, of `number` in all; free: (R, C) bool cells of 1 m around the origin, walls are grey.
+    """
     shown = np.linspace(0, len(points) - 1, min(len(points), POINTS)).astype(int)
-    points = points[shown]
-    figure, (axes,) = axes_grid(1, 1, 5.4, 4.6)
-    if labels is None:
-        axes.scatter(points[:, 0], points[:, 1], s=4, color=PALETTE[0], alpha=0.35, linewidths=0, rasterized=True)
-    else:
-        labels, shades = labels[shown], colours(int(labels.max()) + 1)
-        for k in np.unique(labels):
-            own = points[labels == k]
-            axes.scatter(own[:, 0], own[:, 1], 4, shades[k], alpha=0.5, linewidths=0, rasterized=True, label=str(k))
-        legend = axes.legend(title="component", frameon=False, fontsize=7, markerscale=3, loc="upper left",
-                             bbox_to_anchor=(1.0, 1.0), ncols=-(-len(np.unique(labels)) // 18))  # fmt: skip
-        legend.get_title().set_fontsize(8)
-        for handle in legend.legend_handles:
-            if handle is not None:
-                handle.set_alpha(1.0)
+    points, (rows, columns) = points[shown], free.shape
+    figure, (axes,) = panels(1, 1, 0.6 * columns + 1.8, 0.6 * rows + 1.0)
+    extent = (-columns / 2, columns / 2, -rows / 2, rows / 2)
+    axes.imshow(np.where(free, 1.0, 0.82), cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    labels = np.zeros(len(points), int) if labels is None else labels[shown]
+    shades, found = colours(number), np.bincount(labels, minlength=number)
+    for k in np.argsort(-found)[: np.count_nonzero(found)]:  # the most frequent first, below the others
+        own = points[labels == k]
+        axes.scatter(own[:, 0], own[:, 1], 4, shades[k], alpha=0.6, linewidths=0, rasterized=True, label=str(k))
+    if number > 1:
+        axes.legend(title="component", title_fontsize=8, frameon=False, fontsize=7, markerscale=3, loc="upper left",
+                    bbox_to_anchor=(1.0, 1.0), ncols=-(-np.count_nonzero(found) // 16))  # fmt: skip
     axes.set(title=title, xlabel="x (m)", ylabel="y (m)")
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(visible=False)
     axes.set_aspect("equal")
     return figure

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from gasp.agent import How
-from gasp.analysis import rl_views
 from gasp.config_rl import RLEvalConfig
 from gasp.run.episodes import Played, done_key, play
-from gasp.run.rl_pictures import draw_visits
+from gasp.run.rl_pictures import KINDS, draw_episodes
 from gasp.run.saved_rl import SavedRL, open_rl
-from rlcore import plots
 from rlcore.evaluate import bootstrap_ci
 from rlcore.files import explained, write_json
 from rlcore.seeding import derive
@@ -31,7 +29,7 @@ def evaluate(cfg: RLEvalConfig) -> int:
     file = saved.folder / ("prior.json" if cfg.prior_only else "eval.json")
     with explained(saved.folder):
         write_json(file, report)
-        draw(saved, played)
+        draw_episodes(saved.folder, saved.setting, played)
     if cfg.json:
         print(json.dumps(report))
         return 0
@@ -72,9 +70,8 @@ def interval(values: Any) -> list[float]:
 
 def told(name: str, row: Row, episodes: int, subtasks: tuple[str, ...]) -> str:
     """A line or two about one kind of episodes."""
-    said = {"mean": "the mean skill", "drawn": "drawn skills", "prior": "the prior alone"}[name]
     low, high = row["success_ci"]
-    line = f"  {said:15}  success {row['success_rate']:4.0%} [{low:.0%}, {high:.0%}] of {episodes} episodes"
+    line = f"  {KINDS[name]:15}  success {row['success_rate']:4.0%} [{low:.0%}, {high:.0%}] of {episodes} episodes"
     line += f", {row['length_mean']:.0f} steps each"
     if subtasks:
         low, high = row["subtasks_ci"]
@@ -86,15 +83,3 @@ def told(name: str, row: Row, episodes: int, subtasks: tuple[str, ...]) -> str:
         shares = ", ".join(f"{k} {counts[k] / counts.sum():.0%}" for k in most if counts[k])
         line += f"\n  {'':15}  components {shares}"
     return line
-
-
-def draw(saved: SavedRL, played: dict[str, Played]) -> None:
-    """plots/: usage_*, transitions_*, visits_*.png."""
-    folder, setting = saved.folder / "plots", saved.setting
-    for name, episodes in played.items():
-        title = f"{saved.folder.name}, {setting.cfg.task}: {name}"
-        if setting.skills.mixture is not None:
-            weights = setting.skills.mixture.weights.cpu().numpy()
-            plots.save(rl_views.usage(episodes.counts, weights, title), folder / f"usage_{name}.png")
-            plots.save(rl_views.transition_matrix(episodes.transitions, title), folder / f"transitions_{name}.png")
-        draw_visits(folder / f"visits_{name}.png", setting, episodes.obs, episodes.z, name)

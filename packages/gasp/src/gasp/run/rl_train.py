@@ -36,12 +36,10 @@ def train(cfg: RLConfig) -> Path:
         keep_copy(run.folder, setting.skills)
         learner = Learner(run, setting, where)
         step = run.restore(**learner.parts)
-        if step:
-            learner.refill_from = 0 if cfg.save_replay else step
-        else:
+        learner.refill_from = 0 if cfg.save_replay else step
+        if not learner.tally.begun:  # a run that was stopped before its first step has
+            learner.evaluate(step)  # what the skills do before anything is learnt
             learner.begin()
-            if run.going(step):
-                learner.evaluate(step)  # what the skills do before anything is learnt
         while run.going(step):
             step = learner.turn(step)
             if run.due("log", step):
@@ -92,6 +90,7 @@ class Learner:
         obs = self.envs.reset()
         if self.agent.guided:
             self.rollout.proposal[:] = self.agent.proposal(obs)
+        self.tally.begun = True
 
     def turn(self, step: int) -> int:
         """One step of all envs, and the updates that the skills it ended are worth. Returns the next step."""
@@ -169,6 +168,7 @@ class Tally:
     def __init__(self, num_envs: int) -> None:
         self.stats = EpisodeStats(num_envs)
         self.skills = self.episodes = 0
+        self.begun = False
         self.last: deque[bool] = deque(maxlen=LAST)
 
     def saw(self, moved: VecStep, subtasks: tuple[str, ...]) -> list[tuple[str, float]]:
@@ -198,11 +198,13 @@ class Tally:
     def state_dict(self) -> dict[str, Any]:
         """Everything that shapes the future."""
         return {
-            "stats": self.stats.state_dict(), "skills": self.skills, "episodes": self.episodes, "last": list(self.last)
+            "stats": self.stats.state_dict(), "skills": self.skills, "episodes": self.episodes,
+            "last": list(self.last), "begun": self.begun,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         self.stats.load_state_dict(state["stats"])
         self.skills, self.episodes = int(state["skills"]), int(state["episodes"])
+        self.begun = bool(state["begun"])
         self.last = deque((bool(each) for each in state["last"]), maxlen=LAST)

@@ -11,6 +11,7 @@ from gasp.agent import Agent, make_squash
 from gasp.config import EnvSpec
 from gasp.config_rl import RLConfig
 from gasp.hierarchy import Components
+from gasp.kitchen_obs import SIZES
 from gasp.run import saved
 from gasp.run.saved import Skills
 from rlcore.errors import UsageError
@@ -36,7 +37,8 @@ class Setting:
 
     def make(self, num_envs: int, seed: int, first_env: int = 0) -> VecEnv:
         """Envs of the task."""
-        return envs.make(self.cfg.task, num_envs, seed=seed, first_env=first_env, backend=self.cfg.backend)
+        options = options_of(self.cfg, self.skills)
+        return envs.make(self.cfg.task, num_envs, seed=seed, first_env=first_env, backend=self.cfg.backend, **options)
 
     def agent(self, seed: int, where: Any) -> Agent:
         """An agent that knows no more than the skills do."""
@@ -56,6 +58,13 @@ class Setting:
         }  # fmt: skip
 
 
+def options_of(cfg: RLConfig, skills: Skills) -> dict[str, Any]:
+    """Of the envs. A kitchen shows what the skills have learnt to see."""
+    if not cfg.task.startswith("kitchen"):
+        return {}
+    return {"obs_mode": str(skills.facts.get("obs_mode")), "task_order": cfg.task_order, "noise": cfg.noise}
+
+
 def open_setting(cfg: RLConfig) -> Setting:
     """The setting that `cfg` asks for, with the skills that its run has already, if there is such a run.
 
@@ -68,7 +77,10 @@ def open_setting(cfg: RLConfig) -> Setting:
 
 def fitted(cfg: RLConfig, skills: Skills) -> Setting:
     """The skills beside their task; refused where they do not fit it."""
-    spec, model = envs.describe(cfg.task), skills.cfg.model
+    options, model = options_of(cfg, skills), skills.cfg.model
+    if options.get("obs_mode") not in SIZES:
+        options.pop("obs_mode", None)  # skills of another world: let the task say what it shows
+    spec = envs.describe(cfg.task, **options)
     pairs = {
         "obs_dim": (skills.facts["obs_dim"], spec.obs_dim), "action_dim": (skills.facts["action_dim"], spec.action_dim),
         "obs_mode": (skills.facts.get("obs_mode"), spec.obs_mode),
