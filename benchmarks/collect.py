@@ -47,6 +47,9 @@ def collect(jobs: list[Job], results: Path, tier: str, command: str) -> Report:
 def job_records(job: Job, results: Path) -> list[dict[str, Any]]:
     """What one job did: a record, or one for each of the tasks that its agent learnt together."""
     rows = [json.loads(line) for line in read_lines(results / "runs" / job.name / "metrics.jsonl")]
+    if job.before:  # the clocks of the record count from the start of training
+        ahead = before(costs_of(results, job))["cpu_s"]
+        rows = [{**row, "cpu_s": row["cpu_s"] + ahead} for row in rows]
     record = {
         "task": job.task,
         "method": job.method,
@@ -90,17 +93,25 @@ def learnt(task: str, evals: list[dict[str, Any]], key: str, returns: list[float
     }
 
 
+def before(costs: dict[str, Any]) -> dict[str, float]:
+    """Seconds that the commands before training took, and their peak memory."""
+    made = [cost for phase, cost in costs.items() if phase.startswith("before_")]
+    seconds = {name: sum(cost[name] for cost in made) for name in ("wall_s", "cpu_s")}
+    return {**seconds, "peak_mib": max((cost["peak_mib"] for cost in made), default=0.0)}
+
+
 def spent(costs: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a finished job cost."""
-    last, cost = [row for row in rows if row["kind"] == "train"][-1], costs["train"]
+    """What a finished job cost, with what came before training; rates are of training."""
+    last, cost, ahead = [row for row in rows if row["kind"] == "train"][-1], costs["train"], before(costs)
     return {
         "env_steps": last["step"],
         "updates": last["updates"],
         "env_steps_per_s": round(last["step"] / last["wall_s"], 1),
         "updates_per_s": round(last["updates"] / last["wall_s"], 1),
-        "wall_s": max(cost["wall_s"], round(last["wall_s"], 2)),  # the run's own clocks still know of sessions
-        "cpu_s": max(cost["cpu_s"], round(last["cpu_s"], 2)),  # whose costs died with a bench killed by -9
-        "peak_mib": cost["peak_mib"],
+        # The run's own clocks still know of sessions whose costs died with a bench killed by -9.
+        "wall_s": round(max(cost["wall_s"], round(last["wall_s"], 2)) + ahead["wall_s"], 2),
+        "cpu_s": round(max(cost["cpu_s"] + ahead["cpu_s"], last["cpu_s"]), 2),
+        "peak_mib": max(cost["peak_mib"], ahead["peak_mib"]),
         "eval_wall_s": costs["evaluate"]["wall_s"],
     }
 
@@ -174,6 +185,9 @@ def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
         scores, low, high = recovered(claim, records), *(METHODS[name].title for name in claim.between)
         text = f"at least {claim.recovers:g} of the way from {low} to {high}"
         good = sum(score >= claim.recovers for score in scores)
+    elif claim.more is not None:
+        scores, text = gained(claim, records), f"more than {METHODS[claim.than].title} by at least {claim.more:g}"
+        good = sum(score >= claim.more for score in scores)
     elif claim.below is not None:
         text, good = f"at most {claim.below:g}", sum(score <= claim.below for score in scores)
     elif claim.at_least is not None:
@@ -184,6 +198,16 @@ def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
     holds = good >= need if mine and len(scores) == len(mine) else None
     text = f"{METHODS[claim.method].title} on {TASKS[claim.task].title}: {text} in {need} of {len(mine)} seeds"
     return {"claim": text, "good": good, "scores": scores, "holds": holds}
+
+
+def gained(claim: Claim, records: list[dict[str, Any]]) -> list[float]:
+    """The claim's method less the one it names, on each seed that both have finished."""
+    done = {
+        (r["method"], r["seed"]): r["return_mean"] for r in records if r["task"] == claim.task and "return_mean" in r
+    }
+    seeds = sorted({seed for _, seed in done})
+    pairs = [(done.get((claim.method, seed)), done.get((claim.than, seed))) for seed in seeds]
+    return [round(mine - other, 4) for mine, other in pairs if mine is not None and other is not None]
 
 
 def recovered(claim: Claim, records: list[dict[str, Any]]) -> list[float]:

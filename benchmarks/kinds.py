@@ -58,12 +58,17 @@ class Program:
 
 @dataclass(frozen=True)
 class Method:
-    """A program with options. `cpu_of`: it trains as long as the slowest of these methods did, in CPU seconds."""
+    """A program with options. `cpu_of`: it trains as long as the slowest of these methods did, in CPU seconds.
+
+    `before`: commands that come before training, each with its program. They and the options may name {runs}, the
+    folder of the runs, and {name}, the job; what they leave there is called {name}.something.
+    """
 
     title: str
     program: Program
     options: str = ""
     cpu_of: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
 
     def installed(self) -> bool:
         return self.program.installed()
@@ -85,7 +90,7 @@ class Claim:
     """What the repository says of the scores of `method` on `task`, in `of` seeds.
 
     Each is `at_least` or `below` a number, within +- `at_most`, or `recovers` that share of the way between the scores
-    of two other methods on the same seed.
+    of two other methods on the same seed, or is `more` than that of the method `than` on the same seed, by so much.
     """
 
     task: str
@@ -95,6 +100,8 @@ class Claim:
     below: float | None = None
     recovers: float | None = None
     between: tuple[str, str] = ("", "")
+    more: float | None = None
+    than: str = ""
     of: int | None = None  # None: every seed
 
 
@@ -118,6 +125,7 @@ class Job:
     evaluate: tuple[str, ...]
     resumes: bool = True  # the same command continues an interrupted run; a job that cannot starts over
     after: tuple[str, ...] = ()  # names of jobs whose cost it reads
+    before: tuple[tuple[str, ...], ...] = ()  # commands to run first; what they cost is the job's cost
 
     @property
     def name(self) -> str:

@@ -84,7 +84,7 @@ def to_html(report: reports.Report) -> str:
     body += ["<h2>How it was made</h2>", table((), reports.facts(report), kind="left")]
     body += ["<details><summary>The commands behind each row (first seed)</summary>"]
     for name, commands in reports.one_of_each(report):
-        body += [f"<p>{escape(name)}</p><pre>{escape(commands['train'])}\n{escape(commands['evaluate'])}</pre>"]
+        body += [f"<p>{escape(name)}</p><pre>{escape(chr(10).join(commands.values()))}</pre>"]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{escape(title)}</title><style>{style}</style>"
     content = "\n".join([*body, "</details>"])

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.kinds import Job
-from benchmarks.run import PHASES, STOPPED, Child, costs_of, is_done, scores_of, status_of
+from benchmarks.run import STOPPED, Child, costs_of, is_done, phases_of, scores_of, status_of
 
 SHOW_S, LINE_S = 1.0, 60.0
 
@@ -57,10 +57,10 @@ class Progress:
 
     def ended(self, child: Child, code: int) -> None:
         """One line about a job that is complete, failed or stopped."""
-        if code == 0 and child.phase == "train":
+        if code == 0 and child.phase != "evaluate":
             return
         job, costs = child.job, costs_of(self.results, child.job)
-        spent = clock(sum(costs[phase]["wall_s"] for phase in PHASES if phase in costs))
+        spent = clock(sum(costs[phase]["wall_s"] for phase in phases_of(job) if phase in costs))
         if code in STOPPED:
             self.say(f"{job.name}: stopped after {spent}, will continue")
             return
@@ -104,5 +104,6 @@ class Progress:
         for name, (child, step, total) in rows.items():
             if name not in self._rows:
                 self._rows[name] = self._bars.add_task(name, total=total, text="")
-            doing = "scoring" if child.phase == "evaluate" else f"{step:,}/{total:,} steps"
+            steps = {"evaluate": "scoring", "train": f"{step:,}/{total:,} steps"}
+            doing = steps.get(child.phase, "preparing")
             self._bars.update(self._rows[name], completed=step, total=total, text=doing)

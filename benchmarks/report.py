@@ -168,7 +168,7 @@ def to_markdown(report: Report) -> str:
         lines += ["## Failed", "", *(f"- {line}" for line in failed), ""]
     lines += ["## How it was made", "", *(f"- {name}: {value}" for name, value in facts(report)), ""]
     for name, commands in one_of_each(report):
-        lines += [f"{name}:", "```", commands["train"], commands["evaluate"], "```"]
+        lines += [f"{name}:", "```", *commands.values(), "```"]
     return "\n".join(lines) + "\n"
 
 

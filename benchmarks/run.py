@@ -1,8 +1,8 @@
 """Starts command lines as subprocesses, measures each one, survives being stopped. Knows no method and no report.
 
-A results folder holds `runs/<job>/` (written by the command lines themselves), `logs/<job>.log` and `costs/<job>.json`:
-what each command cost, written when it ends. A job with a finished run, a score and its costs is never run again,
-unless its commands or the runs it is compared with have changed.
+A results folder holds `runs/<job>/` and `runs/<job>.*` (written by the command lines themselves), `logs/<job>.log` and
+`costs/<job>.json`: what each command cost, written when it ends. A job with a finished run, a score and its costs is
+never run again, unless its commands or the runs it is compared with have changed.
 
 All in one thread, because a child's resources can only be read by the one `wait4` that reaps it.
 """
@@ -33,7 +33,6 @@ from rlcore.files import read_json, write_json
 if TYPE_CHECKING:
     from benchmarks.progress import Progress
 
-PHASES = ("train", "evaluate")
 FOLDERS = ("runs", "logs", "costs")
 POLL_S, GRACE_S = 0.05, 60.0  # seconds between looks at the children; before a child that will not stop is killed
 PREEMPTED, ATTEMPTS = 85, 10  # the exit that says "saved, run me again", and how often in a row that is done
@@ -60,8 +59,19 @@ def costs_before(results: Path, job: Job) -> dict[str, float | None]:
     return {name: read_costs(results, name).get("train", {}).get("cpu_s") for name in job.after}
 
 
+def phases_of(job: Job) -> dict[str, tuple[str, ...]]:
+    """The commands of a job by what they are called in its costs, in order."""
+    first = {f"before_{i}": argv for i, argv in enumerate(job.before, 1)}
+    return {**first, "train": job.train, "evaluate": job.evaluate}
+
+
+def next_phase(results: Path, job: Job) -> str:
+    """The first that has not ended well; the last where all have."""
+    return next((phase for phase in phases_of(job) if not is_done(results, job, phase)), "evaluate")
+
+
 def commands_of(job: Job) -> dict[str, str]:
-    return {"train": shlex.join(job.train), "evaluate": shlex.join(job.evaluate)}
+    return {phase: shlex.join(argv) for phase, argv in phases_of(job).items()}
 
 
 def is_done(results: Path, job: Job, phase: str) -> bool:
@@ -71,6 +81,8 @@ def is_done(results: Path, job: Job, phase: str) -> bool:
     run = results / "runs" / job.name
     if phase == "evaluate":
         return is_done(results, job, "train") and (run / "eval.json").exists()
+    if phase != "train":
+        return True
     return status_of(results, job).get("state") == "finished"
 
 
@@ -91,10 +103,11 @@ def scores_of(results: Path, job: Job) -> dict[str, list[float]]:
 
 def prepare(results: Path, job: Job) -> None:
     """Clear away what this job cannot continue: another command's run, or a half one of a program without resume."""
-    run = results / "runs" / job.name
-    continues = costs_of(results, job) and run.exists() and (job.resumes or is_done(results, job, "train"))
-    if not continues:
-        shutil.rmtree(run, ignore_errors=True)
+    run, costs = results / "runs" / job.name, costs_of(results, job)
+    begun = run.exists() or bool(costs.keys() & phases_of(job).keys())
+    if not (costs and begun and (job.resumes or is_done(results, job, "train"))):
+        for path in (run, *run.parent.glob(f"{job.name}.*")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         (results / "logs" / f"{job.name}.log").unlink(missing_ok=True)
         new = {"commands": commands_of(job), "after": costs_before(results, job), "commit": git_commit()}
         write_json(results / "costs" / f"{job.name}.json", new)
@@ -118,7 +131,7 @@ class Child:
 
 def start(results: Path, job: Job, phase: str, lock: int) -> Child:
     """Start one command, its output appended to the job's log."""
-    argv = job.train if phase == "train" else job.evaluate
+    argv = phases_of(job)[phase]
     program = [argv[0]] if "/" in argv[0] else [sys.executable, "-m", argv[0]]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TERM": "dumb"}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it each start would compile torch's sources again: 4 s
@@ -251,15 +264,15 @@ def run(jobs: list[Job], results: Path, workers: int, show: Progress) -> int:
             while len(children) < workers and not stop.count and (job := next_ready(waiting, children)):
                 waiting.remove(job)
                 prepare(results, job)
-                children.append(start(results, job, PHASES[is_done(results, job, "train")], lock))
+                children.append(start(results, job, next_phase(results, job), lock))
             for child in list(children):
                 code = reap(results, child)
                 if code is None:
                     continue
                 children.remove(child)
                 show.ended(child, code)
-                if code == 0 and child.phase == "train" and not stop.count:
-                    children.append(start(results, child.job, "evaluate", lock))
+                if code == 0 and child.phase != "evaluate" and not stop.count:
+                    children.append(start(results, child.job, next_phase(results, child.job), lock))
                 elif code == PREEMPTED and costs_of(results, child.job)[child.phase]["attempts"] < ATTEMPTS:
                     waiting.append(child.job)
             stop.pass_on(children)

@@ -89,6 +89,15 @@ TASKS = {
     "cheetah/chain": Task(
         "Cheetah: far goals", "cheetah", bar=0.8, about="Share of goals of ±5 m reached, in a chain."
     ),
+    "maze": Task(
+        title="Maze",
+        env="maze-medium:3,4",
+        bar=0.8,
+        about="Push a point to a cell five away, within 300 steps: 1 for getting there, nothing else. Skills of ten "
+        "steps are learnt first, from 20,000 steps of walks between other places; scored by drawn skills.",
+        episodes=50,
+        needs="gymnasium_robotics",
+    ),
 }
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -119,6 +128,15 @@ LOW = Program(
     stage="low",
     returns="{part}_reached",
 )
+GASP = Program(
+    "gasp",
+    about="gasp and its arms learn skills from the same walks: under a mixture, or under N(0, I) as SPiRL does. The "
+    "last agent is scored, not the best; costs include the walks and the skills",
+    train="--task {env} --seed {seed} --steps {steps} --eval-every {every}",
+    score="--episodes {episodes} --seed-base {base} --checkpoint final --score drawn",
+    stage="rl",
+    returns="drawn_return_mean",
+)
 SB3_DQN = Program(
     "benchmarks/peers/sb3_dqn.py",
     about="stable-baselines3 DQN has the settings its own zoo found for CartPole-v1, elsewhere its defaults",
@@ -130,6 +148,15 @@ SB3_SAC = Program(
     "the slower of ours took on the same seed, evaluations included",
     score="--num-eval-episodes {episodes} --seed-base {base} --env {env}",
 )
+
+
+def on_skills(title: str, rl: str, skills: str = "", options: str = "") -> Method:
+    """gasp with skills learnt as part of the job. rl, skills: presets; the second is the first unless given."""
+    walks = "gasp data collect maze --out {runs}/{name}.h5 --seed {seed} --quiet"
+    learn = "gasp skills train --preset " + (skills or rl) + " --data {runs}/{name}.h5 --seed {seed}"
+    before = (walks, learn + " --name {name}.skills --dir {runs}")
+    return Method(title, GASP, f"--preset {rl} --skills {{runs}}/{{name}}.skills {options}", before=before)
+
 
 METHODS = {
     "mpn": Method("mpn", MPN, "--core mpn"),
@@ -146,6 +173,11 @@ METHODS = {
     "taskinfer-oracle": Method("taskinfer (told)", TOY, "--preset toy1d-cpu --arm oracle"),
     "taskinfer-none": Method("taskinfer (untold)", TOY, "--preset toy1d-cpu --arm none"),
     "taskinfer-low": Method("taskinfer, low level", LOW, "--preset cpu"),
+    "gasp": on_skills("gasp", "maze/gasp"),
+    "spirl": on_skills("gasp (SPiRL)", "maze/spirl"),
+    "gasp-none": on_skills("gasp (no prior)", "maze/none", "maze/spirl"),
+    "gasp-prior": on_skills("gasp, skill prior alone", "maze/gasp", options="--updates-per-skill 0"),
+    "spirl-prior": on_skills("SPiRL, skill prior alone", "maze/spirl", options="--updates-per-skill 0"),
     "sb3-sac": Method("stable-baselines3 SAC", SB3_SAC, "--eval-episodes 5"),
     "sb3-sac-cpu": Method(
         "stable-baselines3 SAC (CPU)", SB3_SAC, "--eval-episodes 5", cpu_of=("prismatic", "prismatic-dense")
@@ -185,6 +217,18 @@ TASKINFER_CLAIMS = (
     *(Claim(f"cheetah/{part}", "taskinfer-low", at_least=0.8) for part in TASKS["cheetah"].parts),
 )
 
+GASP_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings
+MAZE_STEPS, PRIOR_STEPS = 50_000, 1_000
+GASP_CLAIMS = tuple(
+    claim
+    for method in ("gasp", "spirl")
+    for claim in (
+        Claim("maze", method, at_least=0.8),
+        Claim("maze", method, more=0.25, than=f"{method}-prior"),
+        Claim("maze", method, more=0.25, than="gasp-none"),
+    )
+)
+
 TIERS = {
     "quick": Tier(
         "all finished methods beside their peers",
@@ -192,6 +236,7 @@ TIERS = {
             # The longest jobs first, so that no core waits for them at the end; one seed, so that it stays quick.
             Group("cartpole-balance", (*BOTH, "sb3-sac", "sb3-sac-cpu"), QUICK_STEPS, eval_every=2_000, seeds=(0,)),
             Group("toy", TOY_ARMS, TOY_STEPS, eval_every=80_000, seeds=(0,)),
+            Group("maze", ("gasp", "spirl", "gasp-none"), MAZE_STEPS // 2, eval_every=5_000, seeds=(0,)),
             Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=80_000, eval_every=2_500),
             Group("tmaze", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=25_000, eval_every=2_500),
         ),
@@ -227,6 +272,15 @@ TIERS = {
         seeds=TASKINFER_SEEDS,
         claims=TASKINFER_CLAIMS,
     ),
+    "gasp": Tier(
+        "learning claims of gasp in the maze, on five seeds; about 40 minutes of CPU time",
+        (
+            Group("maze", ("gasp", "spirl", "gasp-none"), MAZE_STEPS, eval_every=5_000),
+            Group("maze", ("gasp-prior", "spirl-prior"), PRIOR_STEPS, eval_every=PRIOR_STEPS),
+        ),
+        seeds=GASP_SEEDS,
+        claims=GASP_CLAIMS,
+    ),
     "full": Tier(
         "every core of mpn and the peer on every task of mpn, on five seeds",
         (
@@ -249,13 +303,15 @@ def make_job(group: Group, method: str, seed: int, runs: str) -> Job:
     start = (PEER_PYTHON, program.start) if program.is_peer else (program.start,)
     values = {"env": task.peer_env if program.is_peer else task.env, "seed": seed, "steps": group.steps}
     values |= {"every": group.eval_every, "episodes": task.episodes, "base": EVAL_SEED_BASE}
-    options = f"{task.peer_options if program.is_peer else task.options} {how.options}"
+    values |= {"runs": runs, "name": job_name(group.task, method, seed)}
+    options = f"{task.peer_options if program.is_peer else task.options} {how.options.format(**values)}"
     train = (*start, *program.stage.split(), "train", *where, *f"{program.train.format(**values)} {options}".split())
     score = (*start, *program.stage.split(), "eval", *where, *program.score.format(**values).split())
     others = tuple(job_name(group.task, other, seed) for other in how.cpu_of)
     if others:
         train = (*train, "--cpu-of", *(f"{runs}/{other}" for other in others))
-    return Job(group.task, method, seed, group.steps, train, score, not program.is_peer, others)
+    before = tuple(tuple(command.format(**values).split()) for command in how.before)
+    return Job(group.task, method, seed, group.steps, train, score, not program.is_peer, others, before)
 
 
 def make_jobs(tier: str, runs: str, only: str = "", seeds: tuple[int, ...] | None = None) -> list[Job]:

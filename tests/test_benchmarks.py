@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,10 @@ import fcntl, json, os, signal, sys, time
 from pathlib import Path
 verb, name, folder, steps, pace, final, *parts = sys.argv[1:]
 run = Path(folder) / name
+if verb == "before":
+    with open(run.with_name(f"{name}.made"), "a") as file:
+        file.write(final + "\\n")
+    sys.exit(int(steps))
 run.mkdir(parents=True, exist_ok=True)
 if verb == "eval":
     score = {"return_mean": float(final), "returns": [float(final)] * 2}
@@ -88,17 +93,22 @@ sys.exit(run.run(jobs, results, 2, Progress(jobs, results)))
 
 @pytest.fixture
 def make_job(tmp_path: Path):
-    """A job of the stand-in: 40 steps of `pace` seconds each ten, ending at score `final`."""
+    """A job of the stand-in: 40 steps of `pace` seconds each ten, ending at score `final`.
+
+    before: exit code and a word to write down, of each command that comes first.
+    """
     (tmp_path / "fake.py").write_text(FAKE)
 
     def make(
         final: str = "480", seed: int = 0, method: str = "mpn", task: str = "cartpole", pace: float = 0.0,
-        after: tuple[str, ...] = (),
+        after: tuple[str, ...] = (), before: tuple[tuple[int, str], ...] = (),
     ) -> Job:  # fmt: skip
         name = f"{task}-{method}-s{seed}"
         program = (sys.executable, str(tmp_path / "fake.py"))
         rest = (name, str(tmp_path / "results" / "runs"), "40", str(pace), final, *suite.TASKS[task].parts)
-        return Job(task, method, seed, 40, (*program, "train", *rest), (*program, "eval", *rest), after=after)
+        ahead = tuple((*program, "before", *rest[:2], str(code), "0", word) for code, word in before)
+        train, score = (*program, "train", *rest), (*program, "eval", *rest)
+        return Job(task, method, seed, 40, train, score, after=after, before=ahead)
 
     return make
 
@@ -130,18 +140,21 @@ def test_the_suites_commands_are_ones_that_the_programs_understand(tier: str):
     assert len({job.name for job in jobs}) == len(jobs) > 0
     assert max(job.seed for job in jobs) < 100  # the presets were tuned on seeds from 100 on
     for job in {(job.task, job.method): job for job in jobs if "/" not in job.train[0]}.values():
+        for argv in job.before:
+            assert understood(argv).seed == job.seed
+            assert any(f"runs/{job.name}." in word or word.startswith(f"{job.name}.") for word in argv)
         train, scored = (understood(argv) for argv in (job.train, job.evaluate))
         steps = getattr(train, "total_steps", None) or train.steps
         assert (steps, train.seed, train.name) == (job.steps, job.seed, job.name)
-        names = ("num_eval_episodes", "eval_episodes", "repeats")
+        names = ("num_eval_episodes", "eval_episodes", "repeats", "episodes")
         episodes = next(value for name in names if (value := getattr(scored, name, None)) is not None)
         assert (episodes, scored.seed_base) == (suite.TASKS[job.task].episodes, 20_000)
 
 
-def understood(argv: tuple[str, ...]) -> object:
+def understood(argv: tuple[str, ...]) -> Any:
     """The configuration that a program makes of a command line."""
     verbs = importlib.import_module(f"{argv[0]}.cli").VERBS
-    verb = next(name for n in (2, 1) if (name := " ".join(argv[1 : 1 + n])) in verbs)
+    verb = next(name for n in (3, 2, 1) if (name := " ".join(argv[1 : 1 + n])) in verbs)
     cls, config = resolve_name(verbs[verb][1]), importlib.import_module(f"{argv[0]}.config")
     presets = getattr(cls, "PRESETS", None) or (getattr(config, "PRESETS", None) if verb == "train" else {})
     inferred = getattr(config, "task_preset", None) if verb == "train" else None
@@ -188,6 +201,45 @@ def test_benchmarks_import_no_method():
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
+def test_what_comes_before_training_is_run_once_and_counted(make_job, results: Path):
+    job = make_job(before=((0, "walks"), (0, "skills")))
+    made = results / "runs" / f"{job.name}.made"
+    assert go([job], results) == 0
+    assert made.read_text() == "walks\nskills\n"
+    costs = run.costs_of(results, job)
+    assert list(run.commands_of(job)) == ["before_1", "before_2", "train", "evaluate"]
+    (record,) = collect.job_records(job, results)
+    ahead = costs["before_1"]["cpu_s"] + costs["before_2"]["cpu_s"]
+    assert record["cpu_s"] == pytest.approx(costs["train"]["cpu_s"] + ahead, abs=0.3)
+    assert record["curve"][0][2] == pytest.approx(0.05 + ahead, abs=0.06)
+    assert go([job], results) == 0
+    assert made.read_text() == "walks\nskills\n"
+    other = replace(job, before=job.before[1:])
+    assert go([other], results) == 0  # another command: nothing of the old job is left
+    assert made.read_text() == "skills\n"
+
+
+def test_a_job_goes_on_with_the_first_command_that_did_not_end_well(make_job, results: Path):
+    job = make_job(before=((0, "walks"), (3, "skills")))
+    assert go([job], results) == 1
+    assert go([job], results) == 1
+    assert (results / "runs" / f"{job.name}.made").read_text() == "walks\nskills\nskills\n"
+    assert not (results / "runs" / job.name).exists()
+
+
+def test_a_claim_of_more_than_another_method():
+    records = [
+        {"task": "maze", "method": method, "seed": seed, "return_mean": score, "state": "done"}
+        for method, scores in (("gasp", (0.9, 0.5)), ("gasp-prior", (0.3, 0.3)))
+        for seed, score in enumerate(scores)
+    ]
+    claim = Claim("maze", "gasp", more=0.25, than="gasp-prior")
+    judged = collect.judge(claim, records)
+    assert (judged["scores"], judged["good"], judged["holds"]) == ([0.6, 0.2], 1, False)
+    assert "more than gasp, skill prior alone by at least 0.25 in 2 of 2 seeds" in judged["claim"]
+    assert collect.judge(claim, records[:3])["holds"] is None  # one of the two has not run
+
+
 def test_a_complete_job_is_measured_and_never_run_again(make_job, results: Path):
     jobs = [make_job(seed=0, pace=0.05), make_job(seed=1)]
     assert go(jobs, results) == 0

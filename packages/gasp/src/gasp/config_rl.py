@@ -123,6 +123,7 @@ class RLEvalConfig:
     checkpoint: str = "auto"  # best, final, last, a file; auto takes the first there is.
     episodes: int = 20  # Of each kind.
     seed_base: int = 10_000  # Decides the starts: the same one gives the same episodes.
+    score: Literal["mean", "drawn"] = "mean"  # Whose returns are the `returns` of eval.json; it holds both kinds.
     prior_only: bool = False  # Score the skill prior without what was learnt, as prior.json.
     json: bool = False  # Print the result as JSON.
     debug: bool = False  # Show full tracebacks.

@@ -41,8 +41,8 @@ def evaluate(cfg: RLEvalConfig) -> int:
 
 
 def make_report(cfg: RLEvalConfig, saved: SavedRL, played: dict[str, Played]) -> Row:
-    """What eval.json holds. `returns` and `return_mean` are of the first kind: the mean skill, or the prior's."""
-    first = next(iter(played.values()))
+    """What eval.json holds. `returns` and `return_mean` are of the kind that the options name."""
+    first = played["prior" if cfg.prior_only else cfg.score]
     return {
         "task": saved.setting.cfg.task, "method": saved.setting.facts()["method"], "seed": saved.setting.cfg.seed,
         "checkpoint": saved.checkpoint.name, "step": saved.step, "seed_base": cfg.seed_base, "episodes": cfg.episodes,
