@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from gasp import data
+from gasp import data, envs
+from gasp.cli import main
 from gasp.data import Demos
 from rlcore.errors import DataError, EnvironmentProblem, UsageError
 
@@ -258,11 +259,23 @@ def test_a_split_is_by_episodes_and_by_the_seed_alone():
 def test_old_kitchen_data_are_refused_with_the_hint_and_never_padded(tmp_path: Path):
     demos = data.load(d4rl_file(tmp_path / "k.hdf5", (12,)))
     with pytest.raises(DataError, match=r"observations of 60 numbers, kitchen has 59; .*obs_mode legacy60"):
-        data.fit(demos, "kitchen", 59, 9, "full59")
-    data.fit(demos, "kitchen", 60, 9, "legacy60")
+        data.fit(demos, envs.describe("kitchen", obs_mode="full59"))
+    data.fit(demos, envs.describe("kitchen", obs_mode="legacy60"))
+    with pytest.raises(DataError, match="actions of 9 numbers, toy takes 2"):
+        data.fit(demos, envs.describe("toy"))
     with pytest.raises(DataError, match="no velocities"):
         data.as_mode(demos, "full59")
     assert data.as_mode(demos, "state30").obs.shape == (12, 30)
+
+
+def test_old_data_are_inspected_against_a_task_and_converted_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    old, new = str(d4rl_file(tmp_path / "k.hdf5", (12, 13))), str(tmp_path / "new.h5")
+    assert main(["data", "inspect", old, "--task", "kitchen"]) == 4
+    assert "observations of 60 numbers, kitchen has 30" in capsys.readouterr().err
+    assert main(["data", "convert", old, "--out", new, "--obs-mode", "state30"]) == 0
+    assert main(["data", "inspect", new, "--task", "kitchen"]) == 0
+    np.testing.assert_array_equal(data.load(Path(new)).obs, data.load(Path(old)).obs[:, :30])
+    assert main(["data", "convert", old, "--out", new]) == 2
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -33,6 +33,11 @@ VERBS = {
         "gasp.config:InspectConfig",
         "gasp.run.data_inspect:inspect",
     ),
+    "data convert": (
+        "Make one of our files of anybody's demonstrations.",
+        "gasp.config:ConvertConfig",
+        "gasp.run.data_inspect:convert",
+    ),
     "skills train": (
         "Learn skills from demonstrations.",
         "gasp.config_skills:SkillsConfig",

@@ -29,6 +29,12 @@ def check_range(config: object, *keys: str, low: float = 1, high: float = 2**40)
             raise UsageError(f"{key}: must be in {low:,} .. {last:,}, got {value}")
 
 
+def check_name(out: Path | None) -> None:
+    """UsageError where a file of demonstrations shall be called something else."""
+    if isinstance(out, Path) and out.suffix not in (".h5", ".hdf5"):  # tyro tries it with a mark for "not given yet"
+        raise UsageError(f"out: expected a name that ends in .h5 or .hdf5, got {out}")
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """What the learners need to know of a task."""
@@ -53,8 +59,7 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "seed", low=0, high=SEEDS)
-        if self.out is not None and self.out.suffix not in (".h5", ".hdf5"):
-            raise UsageError(f"out: expected a name that ends in .h5 or .hdf5, got {self.out}")
+        check_name(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +107,26 @@ class InspectConfig:
 
     path: tyro.conf.Positional[Path]  # Our own .h5, D4RL's .hdf5, a Minari folder, or maze rollouts.
     horizon: int = 10  # Steps of a skill: says how many windows there are.
+    task: str | None = None  # An environment that they are meant for: refused if they do not fit it.
     json: bool = False  # Print the findings as JSON.
     debug: bool = False  # Show full tracebacks.
 
     def __post_init__(self) -> None:
         check_range(self, "horizon", high=2**20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Write demonstrations of any format as one of our files, if asked with other observations of the kitchen."""
+
+    path: tyro.conf.Positional[Path]  # Our own .h5, D4RL's .hdf5, a Minari folder, or maze rollouts.
+    out: Path  # File to write, .h5.
+    obs_mode: Literal["keep", "full59", "state30", "legacy60"] = "keep"  # full59 holds the others, legacy60 state30.
+    overwrite: bool = False  # Replace an existing file.
+    debug: bool = False  # Show full tracebacks.
+
+    def __post_init__(self) -> None:
+        check_name(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

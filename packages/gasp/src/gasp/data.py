@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gasp import formats
+from gasp.config import EnvSpec
 from gasp.kitchen_obs import SIZES, convert
 from rlcore.errors import DataError, UsageError
 from rlcore.files import explained, write_atomic
@@ -181,15 +182,15 @@ def _own(path: Path, file: Any) -> Demos:
     return Demos(**fields, meta={**json.loads(file.attrs["meta"]), "file": str(path)})
 
 
-def fit(demos: Demos, task: str, obs_dim: int, action_dim: int, obs_mode: str) -> None:
+def fit(demos: Demos, spec: EnvSpec) -> None:
     """DataError where demonstrations do not have the observations and actions of an env. Nothing is ever padded."""
-    have = demos.meta.get("obs_mode")
-    file = demos.meta.get("file", "demonstrations")
-    if demos.action.shape[1] != action_dim:
-        raise DataError(f"{file}: actions of {demos.action.shape[1]} numbers, {task} takes {action_dim}")
-    if demos.obs.shape[1] != obs_dim or (have in SIZES and obs_mode in SIZES and have != obs_mode):
-        hint = f"; open the kitchen with obs_mode {have}" if have in SIZES else ""
-        raise DataError(f"{file}: observations of {demos.obs.shape[1]} numbers, {task} has {obs_dim}{hint}")
+    have, file = str(demos.meta.get("obs_mode")), demos.meta.get("file", "demonstrations")
+    if demos.action.shape[1] != spec.action_dim:
+        raise DataError(f"{file}: actions of {demos.action.shape[1]} numbers, {spec.name} takes {spec.action_dim}")
+    if demos.obs.shape[1] != spec.obs_dim:
+        known = have in SIZES and spec.obs_mode in SIZES
+        hint = f"; the kitchen shows them with obs_mode {have}, or `gasp data convert` them" if known else ""
+        raise DataError(f"{file}: observations of {demos.obs.shape[1]} numbers, {spec.name} has {spec.obs_dim}{hint}")
 
 
 def as_mode(demos: Demos, obs_mode: str) -> Demos:

@@ -13,7 +13,7 @@ from gasp.envs.kitchen import Kitchen
 from gasp.kitchen_obs import SUBTASKS, done
 from rlcore.seeding import numpy_generator
 
-FRONT_STEPS, CONTACT_STEPS, GRIP_STEPS, END_STEPS, RETREAT_STEPS = 35, 25, 6, 40, 10
+FRONT_STEPS, CONTACT_STEPS, GRIP_STEPS, RETREAT_STEPS = 35, 25, 6, 10
 HOLD = 4  # steps that a script goes on once its subtask is done, so that it is not done by a hair
 NEAR, CLOSE = 0.03, 0.02  # m: so near to the point in front, and to the others, it goes on
 RETREAT = np.array([0.0, -0.15, 0.0])
@@ -46,7 +46,7 @@ def perform(arm: Arm, script: Script, shift: Array) -> Iterator[Array]:
     if script.grasp:
         yield from reach(arm, contact, True, GRIP_STEPS, 0.0, rotation)
     for end in script.ends:
-        yield from reach(arm, origin + end, True, END_STEPS, CLOSE, rotation)
+        yield from reach(arm, origin + end, True, script.end_steps, CLOSE, rotation)
 
 
 def retreat(arm: Arm) -> Iterator[Array]:

@@ -25,6 +25,7 @@ class Script:
     ends: tuple[Point, ...]
     front: Point = (0.0, -0.12, 0.0)  # from the contact point to the one in front of it
     grasp: bool = False  # open until the contact point, where the fingers close; else closed all the time
+    end_steps: int = 40  # at most, to each end point; fewer where a door keeps the hand from getting there
     pose: tuple[float, float] | None = None  # yaw and roll of the hand; None: it may turn as it likes
 
 

@@ -49,7 +49,7 @@ def starts(player: Demonstrator, subtask: str, others: Sequence[str], count: int
 def score(
     player: Demonstrator, subtask: str, script: Script, states: Sequence[Snapshot], seed: int, beat: float = 0.0
 ) -> Score:
-    """Try a script from each state; gives up early once its rate cannot reach `beat`."""
+    """Try a script from each state; gives up after three failures, or once its rate cannot reach `beat`."""
     player.scripts = {**player.scripts, subtask: script}
     steps: list[int] = []
     for index, state in enumerate(states):
@@ -58,7 +58,8 @@ def score(
         part = player.attempt(subtask, LIMIT)
         if part.success and (others_done(player, subtask) == before).all():
             steps.append(part.end)
-        if len(steps) + len(states) - index - 1 < beat * len(states):
+        hopeless = len(steps) + len(states) - index - 1 < beat * len(states)
+        if hopeless or (index == 2 and not steps):
             break
     return Score(len(steps) / len(states), float(np.mean(steps)) if steps else LIMIT)
 
@@ -100,9 +101,11 @@ def near(script: Script, rng: np.random.Generator) -> Script:
     pose = script.pose
     if pose is not None:
         pose = tuple(round(float(angle + 5 * size * rng.standard_normal()), 2) for angle in pose)  # type: ignore[assignment]
+    steps = max(5, script.end_steps + int(rng.integers(-4, 5)) * int(rng.random() < 0.3))
     return replace(
-        script, contact=moved(script.contact), ends=tuple(map(moved, script.ends)), front=moved(script.front), pose=pose
-    )
+        script, contact=moved(script.contact), ends=tuple(map(moved, script.ends)), front=moved(script.front),
+        pose=pose, end_steps=steps,
+    )  # fmt: skip
 
 
 def anywhere(script: Script, rng: np.random.Generator) -> Script:

@@ -1,4 +1,4 @@
-"""`gasp data inspect`: is a file of demonstrations sound, and what is in it."""
+"""`gasp data inspect|convert`: is a file of demonstrations sound, what is in it; the same as a file of ours."""
 
 from __future__ import annotations
 
@@ -7,19 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from gasp.config import InspectConfig
-from gasp.data import Demos, load
+from gasp import envs
+from gasp.config import ConvertConfig, InspectConfig
+from gasp.data import Demos, as_mode, fit, load, save
+from rlcore.errors import UsageError
 
 
 def inspect(cfg: InspectConfig) -> int:
     """Print the findings. DataError where the file is damaged."""
-    found = findings(load(cfg.path), cfg.horizon)
+    demos = load(cfg.path)
+    if cfg.task is not None:
+        fit(demos, envs.describe(cfg.task))
+    found = findings(demos, cfg.horizon)
     if cfg.json:
         print(json.dumps(found))
         return 0
     width = max(map(len, found))
     for key, value in found.items():
         print(f"{key:{width}}  {value}")
+    return 0
+
+
+def convert(cfg: ConvertConfig) -> int:
+    """Write what was read. UsageError where the file exists; DataError where the observations cannot be had."""
+    if cfg.out.exists() and not cfg.overwrite:
+        raise UsageError(f"{cfg.out} exists: use another --out, or --overwrite")
+    demos = load(cfg.path)
+    demos = demos if cfg.obs_mode == "keep" else as_mode(demos, cfg.obs_mode)
+    save(cfg.out, demos)
+    size = f"{demos.obs.shape[1]} numbers ({demos.meta.get('obs_mode')})"
+    print(f"{cfg.out}: {demos.episodes} episodes, {demos.transitions:,} steps, observations of {size}")
     return 0
 
 
