@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from gasp import data
 from gasp.cli import main
+from gasp.config import CollectKitchenConfig
 from gasp.demos.kitchen import Part
 from gasp.kitchen_obs import SUBTASKS, done
 from gasp.run import data_kitchen
@@ -36,12 +36,15 @@ class Fake:
     segments = data_kitchen.Demonstrator.segments
 
 
-def fake_play(player: Fake, subtasks: Sequence[str], number: int, limit: int, seed: int, episode: int) -> list[Part]:
-    rng = numpy_generator(seed, "kitchen", episode)
-    steps = 4 * number
+def fake_play(player: Fake, cfg: CollectKitchenConfig, episode: int) -> list[Part]:
+    rng = numpy_generator(cfg.seed, "kitchen", episode)
+    steps = 16
     player.obs, player.action = [*rng.random((steps + 1, 30))], [*rng.random((steps, 9))]
     player.label = [i // 4 for i in range(steps)]
-    return [Part(s, 4 * i, 4 * i + 4, bool(i or rng.random() < 0.5)) for i, s in enumerate(subtasks[:number])]
+    return [
+        Part(s, 4 * i, 4 * i + 4, bool(i or rng.random() < 0.5))
+        for i, s in enumerate(data_kitchen.KITCHEN_SETS[cfg.set])
+    ]
 
 
 @pytest.fixture

@@ -136,6 +136,7 @@ class CollectKitchenConfig(CollectConfig):
     set: Literal["complete", "partial", "mixed", "all"] = "complete"  # Subtasks to draw from.
     episodes: int = 600  # Episodes to play.
     subtasks: int | None = None  # Of the set in an episode, in random order; None: 4, of mixed 3, as in D4RL.
+    order: Literal["random", "listed"] = "random"  # listed: the first ones of the set, in its order.
     noise: float = 0.05  # Standard deviation of the noise on actions, which lie in [-1, 1].
     jitter: float = 0.01  # Metres by which a script's points are shifted, at most, in each axis.
     episode_length: int = 280  # Steps after which an episode is cut.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gasp.config import KITCHEN_SETS, CollectKitchenConfig
 from gasp.demos.arm import Arm, Array, pose
 from gasp.demos.scripts import Script
 from gasp.envs.kitchen import Kitchen
@@ -143,8 +144,10 @@ class Demonstrator:
         return found
 
 
-def play(player: Demonstrator, subtasks: Sequence[str], number: int, limit: int, seed: int, episode: int) -> list[Part]:
-    """Episode `episode` of a collection, decided by it and the seed: `number` of the subtasks in random order."""
-    rng = numpy_generator(seed, "kitchen", episode)
+def play(player: Demonstrator, cfg: CollectKitchenConfig, episode: int) -> list[Part]:
+    """Episode `episode` of a collection, decided by it and the seed: some subtasks of the set."""
+    rng = numpy_generator(cfg.seed, "kitchen", episode)
     player.begin(int(rng.integers(2**31)), rng)
-    return player.chain([str(name) for name in rng.permutation(list(subtasks))[:number]], limit)
+    names = list(KITCHEN_SETS[cfg.set])
+    chosen = [str(name) for name in rng.permutation(names)] if cfg.order == "random" else names
+    return player.chain(chosen[: cfg.drawn], cfg.episode_length)

@@ -48,7 +48,7 @@ def collect_kitchen(cfg: CollectKitchenConfig) -> int:
             shutil.rmtree(folder)
     if not cfg.quiet:
         print(f"{path}: {demos.episodes} stretches without a failure, {demos.transitions:,} steps of {cfg.task}")
-        print(report(demos.meta["tries"]))
+        print(report(demos.meta["tries"], cfg.episodes))
     return 0
 
 
@@ -67,20 +67,19 @@ def _play_all(cfg: CollectKitchenConfig, scripts: Mapping[str, Script], folder: 
     begin = max((last for _, last, _ in blocks(folder)), default=0)
     if begin >= cfg.episodes:
         return
-    subtasks = KITCHEN_SETS[cfg.set]
     with contextlib.ExitStack() as stack:
         env: Any = stack.enter_context(contextlib.closing(envs.single("kitchen-all", obs_mode=cfg.obs_mode)))
         stop = stack.enter_context(stoppable())
         show = stack.enter_context(progress(f"kitchen-{cfg.set}", cfg.episodes, cfg.quiet))
         player = Demonstrator(env.unwrapped, scripts, cfg.noise, cfg.jitter)
-        block = Block(cfg, subtasks)
+        block = Block(cfg)
         for episode in range(begin, cfg.episodes):
-            block.add(player, play(player, subtasks, cfg.drawn, cfg.episode_length, cfg.seed, episode))
+            block.add(player, play(player, cfg, episode))
             ended = episode + 1
             show(ended, f"{block.rate:.0%} of the subtasks done")
             if ended % cfg.save_every == 0 or ended == cfg.episodes or stop.asked:
                 block.write(folder / f"block_{begin:06d}_{ended:06d}.h5")
-                begin, block = ended, Block(cfg, subtasks)
+                begin, block = ended, Block(cfg)
             if ended < cfg.episodes:
                 stop.say(f"{ended} of {cfg.episodes} episodes are in {folder}; the same command goes on")
 
@@ -88,8 +87,8 @@ def _play_all(cfg: CollectKitchenConfig, scripts: Mapping[str, Script], folder: 
 class Block:
     """Some episodes' stretches, and how often each subtask was tried and done."""
 
-    def __init__(self, cfg: CollectKitchenConfig, subtasks: tuple[str, ...]) -> None:
-        self.cfg, self.subtasks = cfg, subtasks
+    def __init__(self, cfg: CollectKitchenConfig) -> None:
+        self.cfg = cfg
         self.found: list[tuple[Any, Any, Any]] = []
         self.tries: Counter[str] = Counter()
 
@@ -110,8 +109,8 @@ class Block:
         """A file of demonstrations; without any stretch, a file of one state that `merged` leaves out."""
         spec = envs.describe(self.cfg.task, obs_mode=self.cfg.obs_mode)
         meta = {
-            "task": self.cfg.task, "obs_mode": self.cfg.obs_mode, "labels": SUBTASKS, "subtasks": self.subtasks,
-            "tries": dict(self.tries),
+            "task": self.cfg.task, "obs_mode": self.cfg.obs_mode, "labels": SUBTASKS,
+            "subtasks": KITCHEN_SETS[self.cfg.set], "tries": dict(self.tries),
         }  # fmt: skip
         nothing = [(np.zeros((1, spec.obs_dim)), np.zeros((0, spec.action_dim)), np.full(1, -1))]
         found = self.found or nothing
@@ -148,12 +147,13 @@ def merged(folder: Path, options: dict[str, Any]) -> data.Demos:
     )  # fmt: skip
 
 
-def report(tries: dict[str, int]) -> str:
-    """A table: how often each subtask was tried, done, and in how many steps."""
+def report(tries: dict[str, int], episodes: int) -> str:
+    """A table: how often each subtask was tried, done, and in how many steps; how many were done in an episode."""
     lines = [f"{'subtask':14}  tried   done  steps"]
     for subtask in SUBTASKS:
         if tried := tries.get(f"tried {subtask}", 0):
             done = tries[f"done {subtask}"]
             steps = tries[f"steps {subtask}"] / done if done else float("nan")
             lines.append(f"{subtask:14} {tried:6} {done / tried:6.0%} {steps:6.0f}")
-    return "\n".join(lines)
+    sums = {kind: sum(n for key, n in tries.items() if key.startswith(kind)) / episodes for kind in ("done", "tried")}
+    return "\n".join([*lines, f"an episode did {sums['done']:.2f} of {sums['tried']:.2f} subtasks, mean"])
