@@ -1,12 +1,13 @@
 """Let every write, fsync and rename of a training run fail once, one run each: R4 of docs/reliability.md.
 
-    python tests/faults/diskfull.py [STRIDE] [mpn | toy | low]
+    python tests/faults/diskfull.py [STRIDE] [mpn | toy | low | rl]
 
 Started by its test with LD_PRELOAD=failio.so. STRIDE: only every so many calls. Prints a JSON report.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+import gasp.cli
 import mpn.cli
 import taskinfer.cli
 from rlcore import checkpoint
@@ -31,9 +33,25 @@ METHODS = {
         --inference.prior gauss --horizon 10 --num-train 8 --warmup-rounds 1"""),
     "low": (taskinfer.cli.main, """low train --body tiny_bodies:slider --steps 240 --save-every 80 --eval-every 160
         --log-every 80 --learning-starts 40 --batch-size 4"""),
+    "rl": (gasp.cli.main, """rl train --skills SKILLS --steps 240 --save-every 80 --eval-every 160 --log-every 80
+        --warmup 80 --batch-size 4 --eval-episodes 1"""),
 }  # fmt: skip
+
+
+def skills() -> str:
+    """A folder of skills that hardly learnt anything, until this process ends."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    words = f"data collect toy --transitions 300 --out {folder}/toy.h5 --quiet"
+    assert gasp.cli.main(words.split()) == 0
+    words = f"skills train --preset debug --epochs 1 --data {folder}/toy.h5 --dir {folder} --name skills --quiet"
+    assert gasp.cli.main(words.split()) == 0
+    return str(folder / "skills")
+
+
 METHOD = sys.argv[2] if len(sys.argv) > 2 else "mpn"
 MAIN, OPTIONS = METHODS[METHOD][0], [*METHODS[METHOD][1].split(), *"--preset debug --name run --quiet --seed 1".split()]
+OPTIONS = [skills() if word == "SKILLS" else word for word in OPTIONS]
 sys.path.append(str(Path(__file__).parents[2] / "packages" / "taskinfer" / "tests"))  # for tiny_bodies
 KEPT = 2  # --keep-checkpoints; a run that stops before it deletes the older ones has more for a while
 SHIM = ctypes.CDLL(None)
