@@ -97,8 +97,11 @@ def visits(points: Array, labels: Array | None, number: int, free: Array, title:
         own = points[labels == k]
         axes.scatter(own[:, 0], own[:, 1], 4, shades[k], alpha=0.6, linewidths=0, rasterized=True, label=str(k))
     if number > 1:
-        axes.legend(title="component, most\nfrequent first", title_fontsize=8, frameon=False, fontsize=7, markerscale=3, loc="upper left",
-                    bbox_to_anchor=(1.0, 1.0), ncols=-(-np.count_nonzero(found) // 16))  # fmt: skip
+        style: dict[str, Any] = {
+            "frameon": False, "fontsize": 7, "title_fontsize": 8, "markerscale": 3, "bbox_to_anchor": (1.0, 1.0),
+            "ncols": -(-np.count_nonzero(found) // 16),
+        }  # fmt: skip
+        axes.legend(title="component, most\nfrequent first", loc="upper left", **style)
     axes.set(title=title, xlabel="x (m)", ylabel="y (m)")
     axes.grid(visible=False)
     axes.set_aspect("equal")
