@@ -35,14 +35,24 @@ SCRIPTS: dict[str, Script] = {
         ends=((-0.081, -0.23, -0.054), (-0.256, -0.41, -0.01)),
     ),
     "kettle": Script(site="kettle_site", contact=(0.052, -0.057, -0.004), ends=((0.103, 0.278, -0.133),)),
-    "bottom burner": Script(site="knob2_site", contact=(0.139, 0.016, -0.024), ends=((0.296, 0.207, 0.023),)),
-    "top burner": Script(site="knob4_site", contact=(-0.07, -0.015, -0.031), ends=((0.145, -0.049, 0.038),)),
+    "bottom burner": Script(  # down on the right of the knob
+        site="knob2_site", contact=(0.015, -0.054, 0.075),
+        ends=((-0.068, 0.022, 0.093),), front=(-0.02, -0.1, 0.12),
+    ),
+    "top burner": Script(
+        site="knob4_site", contact=(0.039, -0.005, 0.0),
+        ends=((0.082, 0.027, -0.004), (0.102, 0.008, 0.029)), front=(0.072, -0.06, 0.003), end_steps=25,
+    ),
     "light switch": Script(
         site="light_site", contact=(0.167, -0.037, 0.011),
         ends=((-0.091, -0.011, -0.013),), front=(-0.064, -0.053, -0.016),
     ),
     "slide cabinet": Script(site="slide_site", contact=(-0.07, -0.015, -0.031), ends=((0.145, -0.049, 0.038),)),
-    "hinge cabinet": Script(site="hinge_site2", contact=(0.05, -0.02, 0.0), ends=((-0.2, -0.2, 0.0),)),
+    "hinge cabinet": Script(  # by the handle, along an arc round the hinge
+        site="hinge_site2", contact=(0.066, 0.054, -0.032),
+        ends=((0.026, -0.081, -0.051), (0.23, -0.091, -0.044), (0.457, -0.256, -0.027), (0.409, -0.112, 0.029)),
+        front=(-0.004, -0.264, 0.024), grasp=True, end_steps=10,
+    ),
 }  # fmt: skip
 
 
