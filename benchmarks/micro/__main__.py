@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic", "taskinfer")
+NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic", "taskinfer", "gasp")
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import torch
 
 from gasp.config_skills import ModelConfig
 from gasp.model import SkillModel
+from gasp.wide import ROWS, wide_linear
 from rlcore.nets import count_parameters
 
 
@@ -70,3 +71,25 @@ def test_an_lstm_remembers_at_first(model: SkillModel):
     lstm = model.encoder.lstm
     assert torch.equal((lstm.bias_ih_l0 + lstm.bias_hh_l0)[16:32], torch.full((16,), 2.0))
     assert not lstm.bias_ih_l0[:16].any()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_wide_layers_are_linear_layers(bias: bool):
+    """Outputs and all gradients, with many rows and with few; weights that are a slice of others, as the decoder's."""
+    for rows in (ROWS - 1, ROWS + 77):
+        torch.manual_seed(0)
+        x, whole = torch.randn(rows, 24, requires_grad=True), torch.randn(16, 30, requires_grad=True)
+        shift = torch.randn(16, requires_grad=True) if bias else None
+        inputs = [x, whole] + ([shift] if bias else [])
+        found, expected = (f(x, whole[:, :24], shift) for f in (wide_linear, torch.nn.functional.linear))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        weight = torch.randn(rows, 16)
+        ours, theirs = (torch.autograd.grad((y * weight).sum(), inputs) for y in (found, expected))
+        for one, other in zip(ours, theirs):
+            torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+
+
+def test_without_onednn_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch):
+    x, weight = torch.randn(2 * ROWS, 8), torch.randn(4, 8)
+    monkeypatch.setattr("gasp.wide._MULTIPLY", None)
+    assert torch.equal(wide_linear(x, weight), torch.nn.functional.linear(x, weight))

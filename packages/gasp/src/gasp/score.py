@@ -52,8 +52,7 @@ def errors(model: SkillModel, prior: LatentPrior, demos: Demos, starts: Array) -
 
 def decode(model: SkillModel, obs: Tensor, z: Tensor) -> Tensor:
     """Actions (B, H, A) of one skill z (B, Z) a window in its states obs (B, H + 1, S)."""
-    before = obs[:, : model.cfg.horizon]
-    return model.decode(before, z[:, None].expand(-1, before.shape[1], -1))
+    return model.decode(obs[:, : model.cfg.horizon], z[:, None])
 
 
 @torch.no_grad()
@@ -75,8 +74,7 @@ def top_of(
         for obs, action in batches(demos, starts[begin : begin + most], horizon, device):
             for source in SOURCES:
                 z = draw(model, prior, source, obs, action, draws, rng)  # (B, N, Z)
-                states = obs[:, None, :horizon].expand(-1, draws, -1, -1)
-                decoded = model.decode(states, z[:, :, None].expand(-1, -1, horizon, -1))
+                decoded = model.decode(obs[:, None, :horizon], z[:, :, None])  # (B, N, H, A)
                 found = (decoded - action[:, None]).square().mean((2, 3))  # (B, N)
                 best[source].append(found.amin(1))
                 every[source].append(found.mean(1))

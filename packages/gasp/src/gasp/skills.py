@@ -80,17 +80,12 @@ class SkillLearner:
 
     def loss(self, batch: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts, each (). noise (B, Z): standard normal, for z."""
-        obs, action = batch
-        mean, log_std = self.model.encode(obs, action)
-        z = torch.addcmul(mean, log_std.exp(), noise)
-        before = obs[:, : action.shape[1]]
-        decoded = self.model.decode(before, z[:, None].expand(-1, action.shape[1], -1))
-        prior_mean, prior_log_std = self.model.prior(obs[:, 0])
+        mean, log_std, z, decoded, prior_mean, prior_log_std = self.model(*batch, noise)
         if self.cfg.prior_loss == "nll":
             prior = losses.prior_nll(z, prior_mean, prior_log_std)
         else:
             prior = losses.prior_kl(mean, log_std, prior_mean, prior_log_std)
-        reconstruction = losses.reconstruction(action, decoded)
+        reconstruction = losses.reconstruction(batch[1], decoded)
         divergence = self.prior.kl(mean, log_std, z).mean()
         beta = self.log_beta.detach().exp()
         total = reconstruction + beta * divergence + prior
