@@ -36,6 +36,12 @@ def train(root: Path, name: str, skills: Path, *options: str, code: int = 0) -> 
     return root / name
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch):
+    """They take longer than the runs here. The run below is made before this, with pictures."""
+    monkeypatch.setattr("gasp.run.rl_train.draw_training", lambda *arguments: None)
+
+
 @pytest.fixture(scope="module")
 def run(gasp_skills: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("rl"), "run", gasp_skills)

@@ -99,6 +99,8 @@ class Learner:
             if (envs := self.rollout.asking()).size:
                 self.decide(envs, obs[envs], step)
             action = self.agent.act(obs, self.rollout.z)
+        if not np.isfinite(action).all():  # an env would do anything with it
+            run.diverged(step, "what the agent does", {"obs": obs.copy(), "z": self.rollout.z.copy()})
         with run.phase("env"):
             moved = self.envs.step(action)
         with run.phase("store"):
