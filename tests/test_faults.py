@@ -55,7 +55,7 @@ def test_r3_a_signal_saves_the_very_step_and_the_second_ctrl_c_stops_at_once():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="failing system calls one by one needs Linux' LD_PRELOAD")
-@pytest.mark.parametrize("method", ["mpn", "toy", "low", "rl"])
+@pytest.mark.parametrize("method", ["mpn", "toy", "low", "skills", "rl"])
 def test_r4_every_failing_write_is_named_and_costs_nothing(method: str, tmp_path: Path):
     compiler = shutil.which("gcc") or shutil.which("cc")
     assert compiler, "gcc is needed"

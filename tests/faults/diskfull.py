@@ -1,6 +1,6 @@
 """Let every write, fsync and rename of a training run fail once, one run each: R4 of docs/reliability.md.
 
-    python tests/faults/diskfull.py [STRIDE] [mpn | toy | low | rl]
+    python tests/faults/diskfull.py [STRIDE] [mpn | toy | low | skills | rl]
 
 Started by its test with LD_PRELOAD=failio.so. STRIDE: only every so many calls. Prints a JSON report.
 """
@@ -33,25 +33,33 @@ METHODS = {
         --inference.prior gauss --horizon 10 --num-train 8 --warmup-rounds 1"""),
     "low": (taskinfer.cli.main, """low train --body tiny_bodies:slider --steps 240 --save-every 80 --eval-every 160
         --log-every 80 --learning-starts 40 --batch-size 4"""),
+    "skills": (gasp.cli.main, "skills train --data DEMOS --epochs 2 --save-every 6 --eval-every 6"),
     "rl": (gasp.cli.main, """rl train --skills SKILLS --steps 240 --save-every 80 --eval-every 160 --log-every 80
         --warmup 80 --batch-size 4 --eval-episodes 1"""),
 }  # fmt: skip
 
 
-def skills() -> str:
-    """A folder of skills that hardly learnt anything, until this process ends."""
+def demos() -> str:
+    """A file of walks on gasp's toy, until this process ends."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    words = f"data collect toy --transitions 300 --out {folder}/toy.h5 --quiet"
-    assert gasp.cli.main(words.split()) == 0
-    words = f"skills train --preset debug --epochs 1 --data {folder}/toy.h5 --dir {folder} --name skills --quiet"
+    assert gasp.cli.main(f"data collect toy --transitions 300 --out {folder}/toy.h5 --quiet".split()) == 0
+    return str(folder / "toy.h5")
+
+
+def skills() -> str:
+    """A folder of skills that hardly learnt anything, until this process ends."""
+    data = demos()
+    folder = Path(data).parent
+    words = f"skills train --preset debug --epochs 1 --data {data} --dir {folder} --name skills --quiet"
     assert gasp.cli.main(words.split()) == 0
     return str(folder / "skills")
 
 
 METHOD = sys.argv[2] if len(sys.argv) > 2 else "mpn"
 MAIN, OPTIONS = METHODS[METHOD][0], [*METHODS[METHOD][1].split(), *"--preset debug --name run --quiet --seed 1".split()]
-OPTIONS = [skills() if word == "SKILLS" else word for word in OPTIONS]
+MADE = {"SKILLS": skills, "DEMOS": demos}
+OPTIONS = [MADE[word]() if word in MADE else word for word in OPTIONS]
 sys.path.append(str(Path(__file__).parents[2] / "packages" / "taskinfer" / "tests"))  # for tiny_bodies
 KEPT = 2  # --keep-checkpoints; a run that stops before it deletes the older ones has more for a while
 SHIM = ctypes.CDLL(None)
