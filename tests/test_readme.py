@@ -50,6 +50,7 @@ SHORTER = {
     "rl train --preset maze/none": "rl train --preset debug --agent.regulariser entropy",
     "rl eval": "rl eval --episodes 2",
     "main.py train": "main.py train --preset debug",
+    "data collect kitchen --episodes 600": "data collect kitchen --episodes 1",
     "--preset tmaze": "--preset debug",
     "--total-steps 200000": "--total-steps 960",
     "total-steps = 20_000": "",

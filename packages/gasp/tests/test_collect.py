@@ -211,6 +211,23 @@ def test_the_robot_does_the_four_subtasks_in_sequence(robot: Any):
         assert set(robot.label[part.begin : part.end]) == {SUBTASKS.index(part.subtask)}
 
 
+def test_an_episode_is_decided_by_its_seed_and_the_hinge_cabinet_comes_last(monkeypatch: pytest.MonkeyPatch):
+    """Its open door stands before the slide cabinet's handle."""
+    player = Fake()
+    monkeypatch.setattr(player, "begin", lambda seed, rng: None, raising=False)
+    monkeypatch.setattr(player, "chain", lambda subtasks, limit: subtasks, raising=False)
+    real: Any = data_kitchen.play
+    cfg = CollectKitchenConfig(set="all")
+    chains: Any = [real(player, cfg, episode) for episode in range(30)]
+    assert chains == [real(player, cfg, episode) for episode in range(30)]
+    assert len({tuple(chain) for chain in chains}) > 20
+    assert {len(chain) for chain in chains} == {4}
+    last = [chain.index("hinge cabinet") for chain in chains if "hinge cabinet" in chain]
+    assert set(last) == {3}
+    listed: Any = real(player, CollectKitchenConfig(order="listed"), 5)
+    assert tuple(listed) == data_kitchen.KITCHEN_SETS["complete"]
+
+
 def test_a_kitchen_put_back_lives_the_same_again(robot: Any):
     robot.begin(100, np.random.default_rng(0))
     robot.attempt("kettle", 20)

@@ -239,6 +239,8 @@ def test_a_file_of_ours_comes_back_as_it_was(tmp_path: Path):
     for name in data.KINDS:
         np.testing.assert_array_equal(getattr(read, name), getattr(demos, name))
     assert {k: read.meta[k] for k in META} == META
+    with h5py.File(tmp_path / "new" / "d.h5") as file:
+        assert all(file[name].fletcher32 for name in data.KINDS)  # checksums, whatever the compression sees
 
 
 def test_a_split_is_by_episodes_and_by_the_seed_alone():

@@ -119,6 +119,13 @@ def test_the_toy_by_hand():
     assert obs[3] == 0
 
 
+def test_the_goal_in_the_very_last_step_is_an_end_and_no_time_limit():
+    env = Toy(episode_length=1)
+    env.reset(seed=0)
+    env.state[:2] = env.goal
+    assert env.step(np.zeros(2))[1:4] == (1.0, True, False)
+
+
 def test_the_toy_stays_out_of_walls_whatever_is_done():
     env, rng = Toy(episode_length=10**6), np.random.default_rng(0)
     env.reset(seed=0)
