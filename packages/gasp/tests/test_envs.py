@@ -126,6 +126,14 @@ def test_the_goal_in_the_very_last_step_is_an_end_and_no_time_limit():
     assert env.step(np.zeros(2))[1:4] == (1.0, True, False)
 
 
+def test_the_toy_hands_on_what_is_not_finite_as_simulators_do():
+    env = Toy()
+    env.reset(seed=0)
+    obs, reward, terminated, _, _ = env.step(np.array([np.nan, 1.0]))
+    assert np.isnan(obs[[0, 2]]).all()
+    assert (reward, terminated) == (0.0, False)
+
+
 def test_the_toy_stays_out_of_walls_whatever_is_done():
     env, rng = Toy(episode_length=10**6), np.random.default_rng(0)
     env.reset(seed=0)

@@ -71,7 +71,7 @@ class Toy(gymnasium.Env[Array, Array]):
         self.state[axis] += speed
         ahead = self.state[:2].copy()
         ahead[axis] += RADIUS * np.sign(speed)
-        if not self.grid.free[self.grid.cell(ahead)]:
+        if np.isfinite(ahead).all() and not self.grid.free[self.grid.cell(ahead)]:  # NaN goes on, for its maker to find
             centre = self.grid.xy(self.grid.cell(np.where(np.arange(2) == axis, old, self.state[:2])))[axis]
             self.state[axis] = centre + np.sign(speed) * (0.5 - RADIUS - 1e-9)
             speed = 0.0
