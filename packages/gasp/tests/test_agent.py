@@ -61,17 +61,26 @@ def test_skills_of_every_component_can_be_reached():
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
-def test_oracle_10(monkeypatch: pytest.MonkeyPatch):
-    """A policy that is the prior diverges from it by nothing: the target is R + gamma min Q', whatever alpha is."""
+@pytest.mark.parametrize("moved", [0.0, 0.05])
+def test_oracle_10(moved: float, monkeypatch: pytest.MonkeyPatch):
+    """A policy that is the prior diverges from it by nothing: the target is R + gamma min Q', whatever alpha is.
+
+    One that has moved away pays for it.
+    """
     seen: dict[str, torch.Tensor] = {}
     agent = make_agent(alpha=7.0)
     batch, noise = make_batch(agent), torch.zeros(2, 8, Z)
     monkeypatch.setattr("gasp.agent.critic_loss", lambda q, y: (seen.update(y=y), 0.5 * (q - y).square().mean())[1])
     with torch.no_grad():
-        z = agent.squash(agent.model.prior(batch["next_obs"])[0])
-        worst = agent.q(agent.target, batch["next_obs"], z).min(0).values
+        for p in agent.actor.parameters():
+            p.add_(moved)
+        mean, log_std = agent.actor.prior(batch["next_obs"])
+        worst = agent.q(agent.target, batch["next_obs"], agent.squash(mean)).min(0).values
+        divergence = gaussians.kl(mean, log_std, *agent.model.prior(batch["next_obs"]))
     agent.update(batch, noise)
-    torch.testing.assert_close(seen["y"], batch["reward"] + 0.9 * worst)
+    assert (float(divergence.mean()) > 0.01) == bool(moved)
+    expected = batch["reward"] + 0.9 * (worst - 7.0 * (divergence if moved else 0.0))
+    torch.testing.assert_close(seen["y"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_divergence_is_of_the_policy_from_the_prior_before_squashing():

@@ -63,7 +63,7 @@ _MAZE: dict[str, Any] = {"task": "maze-medium:3,4", "warmup": 3_000, "batch_size
 _MAZE_AGENT: dict[str, Any] = {**_FAST, "critic_hidden": [128, 128], "gamma": 0.97, "alpha": 0.05}
 _KITCHEN: dict[str, Any] = {
     "task": "kitchen-complete", "steps": 100_000, "num_envs": 4, "warmup": 5_000, "updates_per_skill": 1.0,
-    "replay": 200_000,
+    "replay": 200_000, "eval_every": 20_000, "eval_episodes": 10,
 }  # fmt: skip
 _KITCHEN_AGENT = {"divergence": 5.0, "critic_hidden": [256] * 5}
 
