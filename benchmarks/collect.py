@@ -187,6 +187,7 @@ def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
         good = sum(score >= claim.recovers for score in scores)
     elif claim.more is not None:
         scores, text = gained(claim, records), f"more than {METHODS[claim.than].title} by at least {claim.more:g}"
+        text += f" at step {claim.at:,}" if claim.at else ""
         good = sum(score >= claim.more for score in scores)
     elif claim.below is not None:
         text, good = f"at most {claim.below:g}", sum(score <= claim.below for score in scores)
@@ -202,9 +203,11 @@ def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def gained(claim: Claim, records: list[dict[str, Any]]) -> list[float]:
     """The claim's method less the one it names, on each seed that both have finished."""
-    done = {
-        (r["method"], r["seed"]): r["return_mean"] for r in records if r["task"] == claim.task and "return_mean" in r
-    }
+    done: dict[tuple[str, int], float] = {}
+    for r in records:
+        if r["task"] == claim.task and "return_mean" in r:
+            curve = {step: value for step, value, _ in r.get("curve", [])}
+            done[r["method"], r["seed"]] = curve[claim.at] if claim.at else r["return_mean"]
     seeds = sorted({seed for _, seed in done})
     pairs = [(done.get((claim.method, seed)), done.get((claim.than, seed))) for seed in seeds]
     return [round(mine - other, 4) for mine, other in pairs if mine is not None and other is not None]

@@ -90,7 +90,8 @@ class Claim:
     """What the repository says of the scores of `method` on `task`, in `of` seeds.
 
     Each is `at_least` or `below` a number, within +- `at_most`, or `recovers` that share of the way between the scores
-    of two other methods on the same seed, or is `more` than that of the method `than` on the same seed, by so much.
+    of two other methods on the same seed, or is `more` than that of the method `than` on the same seed, by so much;
+    with `at`, by what the learning curves say at that env step.
     """
 
     task: str
@@ -102,6 +103,7 @@ class Claim:
     between: tuple[str, str] = ("", "")
     more: float | None = None
     than: str = ""
+    at: int | None = None
     of: int | None = None  # None: every seed
 
 

@@ -238,6 +238,11 @@ def test_a_claim_of_more_than_another_method():
     assert (judged["scores"], judged["good"], judged["holds"]) == ([0.6, 0.2], 1, False)
     assert "more than gasp, skill prior alone by at least 0.25 in 2 of 2 seeds" in judged["claim"]
     assert collect.judge(claim, records[:3])["holds"] is None  # one of the two has not run
+    for record in records:  # by the curves it is the other way round
+        record["curve"] = [[0, 0.0, 1.0], [500, 1.0 - record["return_mean"], 2.0]]
+    judged = collect.judge(replace(claim, at=500), records)
+    assert judged["scores"] == [-0.6, -0.2]
+    assert "at step 500" in judged["claim"]
 
 
 def test_a_complete_job_is_measured_and_never_run_again(make_job, results: Path):

@@ -18,6 +18,7 @@ from gasp.agent import Agent
 from gasp.cli import main
 from gasp.config_rl import RLConfig
 from gasp.hierarchy import Components
+from gasp.run.episodes import Stage
 from gasp.run.saved import load_skills
 from gasp.run.saved_rl import open_rl
 from rlcore import checkpoint
@@ -115,6 +116,21 @@ def test_eval_writes_what_it_found(run: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["kinds"].keys() == {"prior"}
     pictures = {path.stem for path in (run / "plots").glob("*.png")}
     assert {"usage_mean", "transitions_drawn", "visits_prior"} <= pictures
+
+
+def test_episodes_do_not_depend_on_how_they_are_grouped(run: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nor on whether envs are new or were played in before."""
+    saved = open_rl(run)
+    whole = Stage(saved.setting, 5, seed=3)
+    one = whole.play(saved.agent, {"mean": "mean"})["mean"]
+    again = whole.play(saved.agent, {"prior": "prior", "mean": "mean"})["mean"]
+    monkeypatch.setattr("gasp.run.episodes.MAX_ENVS", 2)
+    groups = Stage(saved.setting, 5, seed=3).play(saved.agent, {"mean": "mean"})["mean"]
+    for other in (again, groups):
+        assert np.array_equal(one.lengths, other.lengths)
+        assert np.array_equal(one.counts, other.counts)
+        assert sorted(one.episode.tolist()) == sorted(other.episode.tolist())
+        np.testing.assert_allclose(np.sort(one.z, 0), np.sort(other.z, 0), atol=1e-4)
 
 
 def test_evaluations_and_saving_do_not_touch_training(gasp_skills: Path, tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -56,43 +56,41 @@ def done_key(subtask: str) -> str:
 
 
 class Stage:
-    """Envs to be evaluated in. They stay open, for to build them takes longer than to play; episodes never differ.
+    """Envs to be evaluated in; episode e is episode 0 of env e, so it depends on the seed and on e alone.
 
-    Episode e is episode 0 of env e: it depends on the seed and on e alone.
+    A single group of envs stays open until `close`, for to build them takes longer than to play. Of several groups only
+    one is open at a time: a kitchen takes 80 MiB.
     """
 
     def __init__(self, setting: Setting, episodes: int, seed: int) -> None:
         self.setting, self.seed = setting, seed
         self.sizes = [min(MAX_ENVS, episodes - first) for first in range(0, episodes, MAX_ENVS)]
-        self.open: list[VecEnv] = []
-        self.starts: list[dict[str, Any]] = []
+        self.open: tuple[VecEnv, dict[str, Any]] | None = None  # a group, and its state at the start
 
-    def play(self, agent: Agent, how: How) -> Played:
-        """One episode of each, with skills chosen as `Agent.choose` says."""
-        rng = numpy_generator(self.seed, "skills", how)
-        return Played.joined([self._play(i, agent, how, rng) for i in range(len(self.sizes))])
+    def play(self, agent: Agent, kinds: Mapping[str, How]) -> dict[str, Played]:
+        """One episode of each env for each kind, with skills chosen as `Agent.choose` says."""
+        rngs = {name: numpy_generator(self.seed, "skills", how) for name, how in kinds.items()}
+        parts: dict[str, list[Played]] = {name: [] for name in kinds}
+        for i, size in enumerate(self.sizes):
+            vec, start = self.open or self._make(i * MAX_ENVS, size)
+            for name, how in kinds.items():
+                vec.load_state_dict(start)
+                parts[name].append(_one_each(self.setting, agent, how, vec, rngs[name], i * MAX_ENVS))
+            if len(self.sizes) == 1:
+                self.open = vec, start
+            else:
+                vec.close()
+        return {name: Played.joined(found) for name, found in parts.items()}
 
-    def _play(self, i: int, agent: Agent, how: How, rng: np.random.Generator) -> Played:
-        first = i * MAX_ENVS
-        if i == len(self.open):
-            vec = self.setting.make(self.sizes[i], derive(self.seed, "starts"), first)
-            vec.reset()
-            self.open.append(vec)
-            self.starts.append(vec.state_dict())
-        else:
-            self.open[i].load_state_dict(self.starts[i])
-        return _one_each(self.setting, agent, how, self.open[i], rng, first)
+    def _make(self, first: int, size: int) -> tuple[VecEnv, dict[str, Any]]:
+        vec = self.setting.make(size, derive(self.seed, "starts"), first)
+        vec.reset()
+        return vec, vec.state_dict()
 
     def close(self) -> None:
         """Close the envs."""
-        for vec in self.open:
-            vec.close()
-
-
-def play(setting: Setting, agent: Agent, kinds: dict[str, How], episodes: int, seed: int) -> dict[str, Played]:
-    """Episodes of each kind, from the same starts."""
-    with contextlib.closing(Stage(setting, episodes, seed)) as stage:
-        return {name: stage.play(agent, how) for name, how in kinds.items()}
+        if self.open is not None:
+            self.open[0].close()
 
 
 def _one_each(setting: Setting, agent: Agent, how: How, vec: VecEnv, rng: np.random.Generator, first: int) -> Played:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from gasp.agent import How
 from gasp.config_rl import RLEvalConfig
-from gasp.run.episodes import Played, done_key, play
+from gasp.run.episodes import Played, Stage, done_key
 from gasp.run.rl_pictures import KINDS, draw_episodes
 from gasp.run.saved_rl import SavedRL, open_rl
 from rlcore.evaluate import bootstrap_ci
@@ -24,7 +25,8 @@ def evaluate(cfg: RLEvalConfig) -> int:
     saved = open_rl(cfg.dir / cfg.name, cfg.checkpoint)
     kinds: dict[str, How] = {"prior": "prior"} if cfg.prior_only else {"mean": "mean", "drawn": "policy"}
     seed = derive(cfg.seed_base, "evaluation")  # a stream of its own: no training run has met these episodes
-    played = play(saved.setting, saved.agent, kinds, cfg.episodes, seed)
+    with contextlib.closing(Stage(saved.setting, cfg.episodes, seed)) as stage:
+        played = stage.play(saved.agent, kinds)
     report = make_report(cfg, saved, played)
     file = saved.folder / ("prior.json" if cfg.prior_only else "eval.json")
     with explained(saved.folder):

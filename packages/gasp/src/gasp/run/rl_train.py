@@ -154,8 +154,8 @@ class Learner:
         """
         run, cfg, spec = self.run, self.cfg, self.setting.spec
         with run.phase("evaluate"):
-            mean = self.stage.play(self.agent, "mean").row(spec.subtasks)
-            drawn = self.stage.play(self.agent, "policy").row(spec.subtasks)
+            played = self.stage.play(self.agent, {"mean": "mean", "drawn": "policy"})
+            mean, drawn = (played[name].row(spec.subtasks) for name in ("mean", "drawn"))
         run.log("eval", step, {**mean, "episodes": cfg.eval_episodes, **{f"drawn_{k}": v for k, v in drawn.items()}})
         what = f"{mean['subtasks_mean']:.2f} subtasks" if spec.subtasks else f"success {mean['success_rate']:.0%}"
         of = f"{drawn['subtasks_mean']:.2f}" if spec.subtasks else f"{drawn['success_rate']:.0%}"
