@@ -60,7 +60,7 @@ _NONE = {"regulariser": "entropy"}
 _MAZE: dict[str, Any] = {"task": "maze-medium:3,4", "warmup": 3_000, "batch_size": 128, "updates_per_skill": 1.0}
 # Episodes are cut, not ended, after 300 steps, so nothing but the discount makes the maze's agent hurry: at 0.99 it got
 # slower again once it had learnt the way.
-_MAZE_AGENT: dict[str, Any] = {**_FAST, "critic_hidden": [128, 128], "gamma": 0.97, "alpha": 0.05}
+_MAZE_AGENT: dict[str, Any] = {**_FAST, "critic_hidden": [128, 128], "gamma": 0.95, "alpha": 0.05}
 _KITCHEN: dict[str, Any] = {
     "task": "kitchen-complete", "steps": 100_000, "num_envs": 4, "warmup": 5_000, "updates_per_skill": 1.0,
     "replay": 200_000, "eval_every": 20_000, "eval_episodes": 10,
