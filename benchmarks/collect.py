@@ -202,12 +202,13 @@ def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def gained(claim: Claim, records: list[dict[str, Any]]) -> list[float]:
-    """The claim's method less the one it names, on each seed that both have finished."""
+    """The claim's method less the one it names, on each seed that both have finished, or whose curves have the step."""
     done: dict[tuple[str, int], float] = {}
     for r in records:
         if r["task"] == claim.task and "return_mean" in r:
-            curve = {step: value for step, value, _ in r.get("curve", [])}
-            done[r["method"], r["seed"]] = curve[claim.at] if claim.at else r["return_mean"]
+            curve = {None: r["return_mean"], **{step: value for step, value, _ in r.get("curve", [])}}
+            if claim.at in curve:
+                done[r["method"], r["seed"]] = curve[claim.at]
     seeds = sorted({seed for _, seed in done})
     pairs = [(done.get((claim.method, seed)), done.get((claim.than, seed))) for seed in seeds]
     return [round(mine - other, 4) for mine, other in pairs if mine is not None and other is not None]

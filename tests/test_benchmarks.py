@@ -240,7 +240,8 @@ def test_a_claim_of_more_than_another_method():
     assert collect.judge(claim, records[:3])["holds"] is None  # one of the two has not run
     for record in records:  # by the curves it is the other way round
         record["curve"] = [[0, 0.0, 1.0], [500, 1.0 - record["return_mean"], 2.0]]
-    judged = collect.judge(replace(claim, at=500), records)
+    short = {"task": "maze", "method": "spirl", "seed": 0, "return_mean": 1.0, "curve": [], "state": "done"}
+    judged = collect.judge(replace(claim, at=500), [*records, short])
     assert judged["scores"] == [-0.6, -0.2]
     assert "at step 500" in judged["claim"]
 
