@@ -65,7 +65,9 @@ _KITCHEN: dict[str, Any] = {
     "task": "kitchen-complete", "steps": 100_000, "num_envs": 4, "warmup": 5_000, "updates_per_skill": 1.0,
     "replay": 200_000, "eval_every": 20_000, "eval_episodes": 10,
 }  # fmt: skip
-_KITCHEN_AGENT = {"divergence": 5.0, "critic_hidden": [256] * 5}
+_KITCHEN_AGENT: dict[str, Any] = {
+    **_FAST, "divergence": 5.0, "critic_hidden": [256] * 5, "gamma": 0.97, "alpha": 0.05,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
