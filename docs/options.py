@@ -11,14 +11,17 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
+import gasp.config_rl
+import gasp.config_skills
 import mpn.config
 import prismatic.config
 import taskinfer.config
 
-PAGES = {
-    Path(__file__).with_name("mpn.md"): mpn.config.TrainConfig,
-    Path(__file__).with_name("prismatic.md"): prismatic.config.TrainConfig,
-    Path(__file__).with_name("taskinfer.md"): taskinfer.config.ToyConfig,
+PAGES = {  # a table each, in the order of their places on the page
+    Path(__file__).with_name("mpn.md"): (mpn.config.TrainConfig,),
+    Path(__file__).with_name("prismatic.md"): (prismatic.config.TrainConfig,),
+    Path(__file__).with_name("taskinfer.md"): (taskinfer.config.ToyConfig,),
+    Path(__file__).with_name("gasp.md"): (gasp.config_skills.SkillsConfig, gasp.config_rl.RLConfig),
 }
 BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 
@@ -54,14 +57,17 @@ def rows(cls: Any, default: Any, prefix: str) -> list[str]:
             found += rows(type(value), value, f"{prefix}{name}.")
         else:
             text = remarks[field.name].replace("|", "\\|")
-            found.append(f"| `{prefix}{name}` | `{value}` | {text} |")
+            shown = "required" if value is dataclasses.MISSING else f"`{value}`"
+            found.append(f"| `{prefix}{name}` | {shown} | {text} |")
     return found
 
 
 def page(path: Path) -> str:
     """A page as it should be."""
-    made = f"{BEGIN}\n{table(PAGES[path])}\n{END}"
-    return re.sub(f"{BEGIN}.*{END}", lambda _: made, path.read_text(), flags=re.DOTALL)
+    tables = iter(PAGES[path])
+    return re.sub(
+        f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{table(next(tables))}\n{END}", path.read_text(), flags=re.DOTALL
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(p.name for p in (ROOT / "packages").iterdir() if (p / "pyproject.toml").exists())
-FIRST_RUN = {"taskinfer": ["toy", "train"]}  # verbs; the others' is train
+# What comes before a first run, and its verb; the others' is train alone.
+BEFORE = {"gasp": ["data", "collect", "toy"]}
+FIRST_RUN = {"taskinfer": ["toy", "train"], "gasp": ["skills", "train", "--data", "data/toy.h5"]}
 SCORED_BY = {"mpn": "eval", "prismatic": "eval"}
 UV = shutil.which("uv") or str(ROOT / ".tools/bin/uv")
 
@@ -53,6 +55,8 @@ def test_a_method_installs_alone_with_plain_pip(method: str, wheels: Path, tmp_p
     run(python, "-m", "pip", "install", "--quiet", "-c", constraints, *files)
     run(python, "-m", "pip", "check")
     assert "1.0.0" in run(command, "--version")
+    if method in BEFORE:
+        run(command, *BEFORE[method], cwd=tmp_path)
     run(command, *FIRST_RUN.get(method, ["train"]), "--preset", "debug", "--name", "first", cwd=tmp_path)
     assert [path for deep in ("*", "*/*") for path in tmp_path.glob(f"{deep}/first/checkpoints/final.pt")]
     if method in SCORED_BY:
@@ -82,4 +86,6 @@ def test_a_method_works_from_the_source_folders_alone(method: str, tmp_path: Pat
     code = f"import sys; sys.path[:0] = {sources + site!r}; from {method}.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-S", "-c", code]  # -S: no .pth files, so no editable installs
     assert "1.0.0" in run(*command, "--version", cwd=tmp_path)
+    if method in BEFORE:
+        run(*command, *BEFORE[method], cwd=tmp_path)
     run(*command, *FIRST_RUN.get(method, ["train"]), "--preset", "debug", "--name", "first", cwd=tmp_path)
