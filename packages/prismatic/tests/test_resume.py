@@ -87,6 +87,17 @@ def test_half_and_half_is_whole(options: tuple[str, ...], moment: int, tmp_path:
     same(final(whole), final(halves))
 
 
+def test_a_run_that_is_stopped_before_its_first_step_begins_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = train(tmp_path, "whole")
+    with monkeypatch.context() as patch:
+        restore = Run.restore
+        patch.setattr(Run, "restore", lambda self, **p: (restore(self, **p), os.kill(os.getpid(), signal.SIGTERM))[0])
+        train(tmp_path, "halves", code=85)
+    halves = train(tmp_path, "halves")
+    assert rows(halves) == rows(whole)
+    same(final(whole), final(halves))
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_memory_and_status_signals_change_nothing(number: signal.Signals, tmp_path: Path, send: Any):
     quiet = train(tmp_path, "quiet")

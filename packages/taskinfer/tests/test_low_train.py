@@ -45,8 +45,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("body", "stop"),  # in the random steps, in the middle of episodes, soon after a checkpoint
-    [("tiny_bodies:slider", 76), ("cheetah", 333), ("tiny_bodies:slider", 612)],
+    ("body", "stop"),  # before the first, in the random steps, in the middle of episodes, soon after a checkpoint
+    [("tiny_bodies:slider", 0), ("tiny_bodies:slider", 76), ("cheetah", 333), ("tiny_bodies:slider", 612)],
 )
 def test_half_and_half_is_whole(body: str, stop: int, tmp_path: Path, stop_at: Any):
     whole = train(tmp_path, "whole", "--body", body)

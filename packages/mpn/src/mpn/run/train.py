@@ -50,8 +50,9 @@ def train(cfg: TrainConfig) -> Path:
             "agent": agent, "envs": envs, "buffer": buffer if cfg.save_replay else None, "stats": stats,
             "history": history, "watch": watch,
         }  # fmt: skip
+        envs.reset()  # before the checkpoint, if there is one: it may be of step 0
         step = run.restore(**parts)
-        obs = envs.current_obs if step else envs.reset()
+        obs = envs.current_obs
         is_init = watch.is_init
         filled_from = step if step and not cfg.save_replay else 0  # without its replay, a resumed run refills first
         while run.going(step) and not history.complete(cfg.num_episodes):

@@ -52,8 +52,9 @@ def train(cfg: TrainConfig) -> Path:
             "agent": agent, "plan": plan, "envs": envs, "buffer": replay if cfg.save_replay else None, "stats": stats,
             "watch": watch,
         }  # fmt: skip
+        envs.reset()  # before the checkpoint, if there is one: it may be of step 0
         step = run.restore(**parts)
-        obs = envs.current_obs if step else envs.reset()
+        obs = envs.current_obs
         seed_steps = cfg.resolved_seed_steps(max(spec.episode_length for spec in specs)) * len(specs)
         # without its replay, a resumed run refills it first
         refill = step + seed_steps if step and not cfg.save_replay else seed_steps
@@ -135,7 +136,7 @@ class Watch:
         self.tasks, self.task_id = [task.name for task in envs.tasks], envs.task_id
         self.is_init = np.ones(envs.num_envs, bool)
         self.sums = np.zeros(envs.num_envs)  # NaN and Inf stay in a sum
-        self.first = np.full(envs.num_envs, np.nan, np.float32)  # reward
+        self.first, self.began = np.zeros(envs.num_envs, np.float32), False  # the first step's rewards
         self.told = np.zeros(envs.num_envs, bool)  # whether the env's task has ever given another reward
         self.ended: list[tuple[int, float, int]] = []  # task, return, length
         self.skipped = 0  # updates reported already
@@ -146,8 +147,9 @@ class Watch:
         self.ended += [(task, *episode) for task, episode in zip(ids, stats.update(moved.reward, done))]
         self.is_init = done
         self.sums += moved.obs.sum(1) + moved.reward
+        if not self.began:
+            self.first, self.began = moved.reward.copy(), True
         if not self.told.all():
-            self.first = np.where(np.isnan(self.first), moved.reward, self.first)
             tasks = self.task_id[moved.reward != self.first]
             self.told |= np.isin(self.task_id, tasks)
 
@@ -184,12 +186,12 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "is_init": self.is_init, "sums": self.sums, "first": self.first, "told": self.told, "ended": self.ended,
-            "skipped": self.skipped,
+            "is_init": self.is_init, "sums": self.sums, "first": self.first, "began": self.began, "told": self.told,
+            "ended": self.ended, "skipped": self.skipped,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in ("is_init", "sums", "first", "told"):
             setattr(self, name, np.asarray(state[name]).copy())
         self.ended = [(int(task), float(score), int(length)) for task, score, length in state["ended"]]
-        self.skipped = int(state["skipped"])
+        self.skipped, self.began = int(state["skipped"]), bool(state["began"])

@@ -48,10 +48,9 @@ def train(cfg: LowConfig) -> Path:
             "agent": agent, "envs": bodies, "tasks": tasks, "first": first, "watch": watch,
             "buffer": experience if cfg.save_replay else None,
         }  # fmt: skip
+        bodies.reset()  # before the checkpoint, if there is one: it may be of step 0
+        tasks.advance(bodies.state.x)
         step = run.restore(**parts)
-        if not step:
-            bodies.reset()
-            tasks.advance(bodies.state.x)
         filled_from = step if step and not cfg.save_replay else 0  # without its replay, a resumed run refills first
         while run.going(step):
             obs = bodies.obs.copy()
