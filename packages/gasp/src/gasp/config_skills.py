@@ -71,7 +71,7 @@ _MAZE: dict[str, Any] = {
     "mixture": {"windows": 4_000, "min_new_frac": 0.02},
 }  # fmt: skip
 _KITCHEN: dict[str, Any] = {
-    "epochs": 12, "updates_per_epoch": 500, "beta": 5e-3, "lr": 2e-3, "warmup_updates": 500, "log_every": 250,
+    "epochs": 12, "updates_per_epoch": 500, "beta": 7e-3, "lr": 2e-3, "warmup_updates": 500, "log_every": 250,
     "eval_every": 1_000, "save_every": 1_000, "mixture": {"windows": 10_000, "min_new_frac": 0.03},
 }  # fmt: skip
 
