@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from gasp import data
 from gasp.cli import main
 from gasp.config import CollectKitchenConfig
 from gasp.demos.kitchen import Part
-from gasp.kitchen_obs import SUBTASKS, done
+from gasp.kitchen_obs import SUBTASKS, done, goal_vector
 from gasp.run import data_kitchen
 from rlcore.seeding import numpy_generator
 
@@ -147,6 +148,27 @@ def test_the_same_command_twice_is_done_and_another_one_is_refused(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("no_kitchen")
+def test_fewer_episodes_than_there_are_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def broken(*arguments: Any) -> list[Part]:
+        if arguments[-1] == 4:
+            raise RuntimeError("it breaks")
+        return fake_play(*arguments)
+
+    words = [*COLLECT, str(tmp_path / "d.h5")]
+    with monkeypatch.context() as patch:
+        patch.setattr(data_kitchen, "play", broken)
+        assert main(words) == 1
+    capsys.readouterr()
+    assert main([*words, "--episodes", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "holds 3 episodes already, --episodes asks for 2: ask for 3 or more, or begin anew with --overwrite" in error
+    assert main([*words, "--episodes", "2", "--overwrite"]) == 0
+    assert data.load(tmp_path / "d.h5").meta["options"]["episodes"] == 2
+
+
+@pytest.mark.usefixtures("no_kitchen")
 def test_an_unfinished_collection_is_not_mixed_with_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -239,6 +261,14 @@ def test_a_kitchen_put_back_lives_the_same_again(robot: Any):
             robot.env.step(np.full(9, 0.2))
         runs.append(robot.env.raw.data.qpos.copy())
     np.testing.assert_array_equal(*runs)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gymnasium_robotics") is None, reason="needs the extra robotics")
+def test_recorded_goals_are_those_of_the_set_that_is_drawn_from(tmp_path: Path):
+    words = "data collect kitchen --quiet --episodes 1 --subtasks 1 --order listed --obs-mode legacy60 --out"
+    assert main([*words.split(), str(tmp_path / "d.h5")]) == 0
+    goals = data.load(tmp_path / "d.h5").obs[:, 30:]
+    np.testing.assert_array_equal(goals, np.tile(goal_vector(data_kitchen.KITCHEN_SETS["complete"]), (len(goals), 1)))
 
 
 @pytest.mark.slow

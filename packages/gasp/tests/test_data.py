@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,20 @@ def test_old_kitchen_data_are_refused_with_the_hint_and_never_padded(tmp_path: P
     with pytest.raises(DataError, match="no velocities"):
         data.as_mode(demos, "full59")
     assert data.as_mode(demos, "state30").obs.shape == (12, 30)
+
+
+def test_goals_are_those_of_the_subtasks_or_of_the_task_or_refused(tmp_path: Path):
+    full = data.Demos.of([(np.zeros((4, 59)), np.zeros((3, 9)))], {"file": "f.h5", "obs_mode": "full59"})
+
+    def goals(**meta: Any) -> list[int]:
+        found = data.as_mode(replace(full, meta={**full.meta, **meta}), "legacy60")
+        return [int(i) for i in np.flatnonzero(found.obs[0, 30:])]
+
+    assert goals(task="kitchen", subtasks=["slide cabinet"]) == [19]
+    assert goals(task="kitchen-mixed") == [11, 12, 17, 18, 22, 23, 24, 25, 26, 29]
+    for task in ("kitchen", "kitchen-new", "unknown"):  # "kitchen" is what a reader says of any file of its sizes
+        with pytest.raises(DataError, match=r"f\.h5: .*subtasks, which are unknown"):
+            goals(task=task)
 
 
 def test_old_data_are_inspected_against_a_task_and_converted_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

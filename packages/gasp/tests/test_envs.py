@@ -10,7 +10,7 @@ import pytest
 
 from gasp import envs, kitchen_obs
 from gasp.envs.grid import Grid
-from gasp.envs.kitchen import Kitchen, check_mujoco
+from gasp.envs.kitchen import Kitchen, check_mujoco, subtasks_of
 from gasp.envs.toy import Toy
 from gasp.kitchen_obs import GOALS, SUBTASKS
 from rlcore.errors import DataError, EnvironmentProblem, UsageError
@@ -219,6 +219,18 @@ def test_modes_of_observation_are_parts_of_each_other():
     np.testing.assert_array_equal(kitchen_obs.convert(legacy, "legacy60", "state30"), state)
     with pytest.raises(DataError, match="has 59 numbers, got 60"):
         kitchen_obs.convert(legacy, "full59", "state30")
+
+
+def test_goals_of_unknown_subtasks_are_not_zeros():
+    with pytest.raises(DataError, match="needs the goals of the subtasks"):
+        kitchen_obs.convert(np.zeros((1, 59)), "full59", "legacy60")
+
+
+def test_spaces_in_a_list_of_subtasks_do_not_matter():
+    spec = envs.describe("kitchen:microwave, hinge_cabinet ,light switch")
+    assert spec.subtasks == ("microwave", "hinge cabinet", "light switch")
+    opened = envs.parse(spec.name, {})[1]  # the factory reads the name a second time
+    assert subtasks_of(opened) == spec.subtasks
 
 
 @needs_robotics

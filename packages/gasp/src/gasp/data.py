@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gasp import formats
-from gasp.config import EnvSpec
+from gasp.config import KITCHEN_SETS, EnvSpec
 from gasp.kitchen_obs import SIZES, convert
 from rlcore.errors import DataError, UsageError
 from rlcore.files import explained, write_atomic
@@ -194,14 +194,19 @@ def fit(demos: Demos, spec: EnvSpec) -> None:
 
 
 def as_mode(demos: Demos, obs_mode: str) -> Demos:
-    """Kitchen data with other observations: full59 holds those of state30 and legacy60, legacy60 those of state30.
+    """Kitchen data with other observations: legacy60 and full59 hold those of state30.
 
-    DataError where they lack what is asked for.
+    legacy60 gets the goals of the subtasks in meta, or of the set in the task's name. DataError where nothing says
+    which they were, or the observations lack what is asked for.
     """
     have = str(demos.meta.get("obs_mode"))
     if have == obs_mode:
         return demos
     if have not in SIZES or obs_mode not in SIZES:
         raise DataError(f"{demos.meta.get('file', 'demonstrations')}: obs_mode {have} cannot become {obs_mode}")
-    obs = convert(demos.obs, have, obs_mode, demos.meta.get("subtasks", ()))
+    named = KITCHEN_SETS.get(str(demos.meta.get("task")).removeprefix("kitchen-"), ())
+    try:
+        obs = convert(demos.obs, have, obs_mode, demos.meta.get("subtasks") or named)
+    except DataError as error:
+        raise DataError(f"{demos.meta.get('file', 'demonstrations')}: {error}") from None
     return replace(demos, obs=np.ascontiguousarray(obs), meta={**demos.meta, "obs_mode": obs_mode})

@@ -47,7 +47,7 @@ def goal_vector(subtasks: Sequence[str]) -> Array:
 def convert(obs: Array, have: str, want: str, subtasks: Sequence[str] = ()) -> Array:
     """Observations (..., S) of one mode in another one: legacy60 gets the goals of `subtasks`.
 
-    Raises: DataError where velocities are asked for that were never recorded.
+    Raises: DataError where velocities are asked for that were never recorded, or goals of nobody knows what.
     """
     if obs.shape[-1] != SIZES[have]:
         raise DataError(f"obs: {have} has {SIZES[have]} numbers, got {obs.shape[-1]}")
@@ -58,5 +58,7 @@ def convert(obs: Array, have: str, want: str, subtasks: Sequence[str] = ()) -> A
     state = np.concatenate((obs[..., :9], obs[..., 18:39]), -1) if have == "full59" else obs[..., :30]
     if want == "state30":
         return state
+    if not subtasks:
+        raise DataError("obs: legacy60 needs the goals of the subtasks, which are unknown here; use obs_mode state30")
     goal = np.broadcast_to(goal_vector(subtasks), (*state.shape[:-1], 30))
     return np.concatenate((state, goal), -1).astype(obs.dtype)

@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {"obs_mode": "state30", "task_order": "any", "noise": 
 
 def subtasks_of(name: str) -> tuple[str, ...]:
     """Of a set's name, or of a list with commas in which _ is a space. UsageError with the nearest name."""
-    found = KITCHEN_SETS.get(name) or tuple(part.strip().replace("_", " ") for part in name.split(","))
+    found = KITCHEN_SETS.get(name) or tuple(part.replace("_", " ").strip() for part in name.split(","))
     for subtask in found:
         if subtask not in SUBTASKS:
             known = f"sets: {', '.join(KITCHEN_SETS)}; subtasks: {', '.join(SUBTASKS)}"

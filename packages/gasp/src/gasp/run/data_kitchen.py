@@ -42,6 +42,7 @@ def collect_kitchen(cfg: CollectKitchenConfig) -> int:
         with locked(folder):
             same_options(folder, options)
             sweep_temporaries(folder)
+            not_beyond(folder, cfg.episodes)
             _play_all(cfg, scripts, folder)
             demos = merged(folder, options)
             data.save(path, demos)
@@ -62,13 +63,21 @@ def same_options(folder: Path, options: dict[str, Any]) -> None:
         raise UsageError(f"{folder} {text}")
 
 
+def not_beyond(folder: Path, episodes: int) -> None:
+    """UsageError where an unfinished collection holds more episodes than are asked for."""
+    held = max((last for _, last, _ in blocks(folder)), default=0)
+    if held > episodes:
+        text = f"holds {held} episodes already, --episodes asks for {episodes}: ask for {held} or more"
+        raise UsageError(f"{folder} {text}, or begin anew with --overwrite")
+
+
 def _play_all(cfg: CollectKitchenConfig, scripts: Mapping[str, Script], folder: Path) -> None:
     """Write blocks until the last episode is in one."""
     begin = max((last for _, last, _ in blocks(folder)), default=0)
     if begin >= cfg.episodes:
         return
     with contextlib.ExitStack() as stack:
-        env: Any = stack.enter_context(contextlib.closing(envs.single("kitchen-all", obs_mode=cfg.obs_mode)))
+        env: Any = stack.enter_context(contextlib.closing(envs.single(cfg.task, obs_mode=cfg.obs_mode)))
         stop = stack.enter_context(stoppable())
         show = stack.enter_context(progress(f"kitchen-{cfg.set}", cfg.episodes, cfg.quiet))
         player = Demonstrator(env.unwrapped, scripts, cfg.noise, cfg.jitter)
