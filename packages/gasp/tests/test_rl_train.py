@@ -161,7 +161,7 @@ def test_skills_of_another_kind_are_refused_with_every_field(
     ("options", "said"),
     [
         (("--skills", "nowhere"), "there is no run nowhere"),
-        (("--steps", "0"), "steps: must be at least 1"),
+        (("--steps", "0"), "steps: must be in 1 .. "),
         (("--agent.gamma", "1.5"), "gamma: must be in (0, 1]"),
         (("--agent.squash", "spirl", "--agent.squash-range", "2"), "squash_range"),
         (("--task", "maze-medum"), "maze-medium"),

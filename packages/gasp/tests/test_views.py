@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from gasp.analysis import browse, distances, growth, latent_map
 from gasp.analysis.figures import colours
 from gasp.cli import main
 from gasp.kitchen_obs import GOALS, SUBTASKS
+from gasp.run import skills_train, viz_skills
 from gasp.run.saved import load_skills
 from rlcore.files import read_json
 
@@ -74,6 +77,23 @@ def test_viz_skills(gasp_skills: Path, capsys: pytest.CaptureFixture[str]):
     assert sum(row["windows"] for row in found["components"]) == 100
     assert 0 <= found["share_of_label_entropy"] <= 1
     assert "tells (nats)" in capsys.readouterr().out
+
+
+def test_only_mazes_have_rollouts(
+    gasp_skills: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def in_kitchen(*arguments: Any) -> Any:
+        skills = load_skills(*arguments)
+        return replace(skills, facts={**skills.facts, "task": "kitchen-mixed"})
+
+    monkeypatch.setattr(viz_skills, "load_skills", in_kitchen)
+    assert main(["viz", "skills", str(gasp_skills), "--rollouts", "2"]) == 2
+    assert "rollouts: only in mazes" in capsys.readouterr().err
+
+
+def test_training_ends_by_saying_whether_the_number_of_components_still_moves(gasp_skills: Path):
+    before, last = [row["components"] for row in growth.fits_of(gasp_skills)][-2:]
+    assert f"(the last fit changed their number by {abs(last - before)})" in skills_train.summary(gasp_skills)
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------------
@@ -146,6 +166,6 @@ def test_one_latent_dimension_can_be_drawn():
     assert projection(np.arange(5.0)[:, None]).shape == (5, 2)
 
 
-@pytest.mark.parametrize(("counts", "expected"), [([4, 9, 8], 1), ([3], 3), ([5, 5], 0)])
-def test_how_settled_a_mixture_is(counts: list[int], expected: int):
-    assert growth.settled([{"components": count} for count in counts]) == expected
+@pytest.mark.parametrize(("counts", "expected"), [([4, 9, 8], 1), ([1, 4], 3), ([5, 5], 0)])
+def test_by_how_much_the_last_fit_changed_a_mixture(counts: list[int], expected: int):
+    assert growth.last_change([{"components": count} for count in counts]) == expected

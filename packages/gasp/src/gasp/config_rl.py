@@ -8,17 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import tyro.conf
 
+from gasp.config import SEEDS, check_range
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
-
-SEEDS = 2**63
-
-
-def check_range(config: object, *keys: str, low: float = 1, high: float = 2**40) -> None:
-    """UsageError for the first of the options `keys` outside [low, high); None passes."""
-    for key in keys:
-        if (value := getattr(config, key)) is not None and not low <= value < high:
-            raise UsageError(f"{key}: must be at least {low:,} and below {high:,}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +136,8 @@ class CompareConfig:
     runs: tyro.conf.Positional[tuple[str, ...]] = ()  # Folders, or names in --dir; none: every rl run there.
     dir: Path = Path("experiments/rl")  # Folder of the runs.
     output: Path | None = None  # Folder for what is written; DIR/compare if left out.
-    mode: Literal["mean", "drawn"] = "mean"  # Which evaluations: of the policy's mean skill, or of drawn ones.
+    mode: Literal["mean", "drawn"] = (
+        "mean"  # Evaluations by the policy's mean skill, or by drawn ones, as the benchmarks have it.
+    )
     json: bool = False  # Print the result as JSON.
     debug: bool = False  # Show full tracebacks.

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from gasp.config import check_range
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
-
-
-def check_range(config: object, *keys: str, low: int = 1, high: int = 2**40) -> None:
-    """UsageError for the first of the options `keys` outside [low, high)."""
-    for key in keys:
-        if not low <= (value := getattr(config, key)) < high:
-            raise UsageError(f"{key}: must be in {low:,} .. {high - 1:,}, got {value}")
 
 
 def check_positive(config: object, *keys: str) -> None:

@@ -8,9 +8,7 @@ from typing import Literal
 
 import tyro.conf
 
-from gasp.config_skills import check_range
-
-SEEDS = 2**63
+from gasp.config import SEEDS, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ class VizSkillsConfig(ViewConfig):
     """Say and draw what each component does: what it moves, in which subtasks it is at work."""
 
     windows: int = 4_000  # Windows that are assigned to components.
-    rollouts: int = 6  # Starts from which each component is played.
+    rollouts: int | None = None  # Starts in the maze from which each component is played; 6 if left out.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,10 +24,10 @@ def fits_of(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def settled(rows: Sequence[Mapping[str, Any]]) -> int:
-    """By how many components the last two fits differ; their number where there was one fit."""
-    last = [int(row["components"]) for row in rows][-2:]
-    return abs(last[-1] - last[0]) if len(last) > 1 else last[-1]
+def last_change(rows: Sequence[Mapping[str, Any]]) -> int:
+    """By how many components the last fit of at least two differs from the one before."""
+    before, last = (int(row["components"]) for row in rows[-2:])
+    return abs(last - before)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:

@@ -61,14 +61,15 @@ def read_skills(path: Path) -> Skills:
     return Skills(model.eval().requires_grad_(False), prior, cfg, facts, path, int(state["step"]))
 
 
-def find(folder: Path, which: str) -> Path:
-    """The file of a checkpoint of a skill run."""
+def find(folder: Path, which: str, stage: str = "skills") -> Path:
+    """The file of a checkpoint of a run of that stage, skills or rl. UsageError where there is no such run."""
     if not (folder / "config.json").is_file():
         raise UsageError(f"there is no run {folder}{near(folder)}")
-    environment: Any = read_json(folder / "env.json")
-    stage = environment.get("stage") if isinstance(environment, dict) else None
-    if stage != "skills":
-        raise UsageError(f"{folder} is no skill run (its stage is {stage}): see `gasp skills train`")
+    facts: Any = read_json(folder / "env.json")
+    found = facts.get("stage") if isinstance(facts, dict) else None
+    if found != stage:
+        kind = stage.removesuffix("s")
+        raise UsageError(f"{folder} is no {kind} run (its stage is {found}): see `gasp {stage} train`")
     if which in ORDER:
         return checkpoint.Checkpoints(folder / "checkpoints").find(*ORDER[which])
     if Path(which).suffix != ".pt":

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gasp.agent import Agent
 from gasp.config_rl import RLConfig
-from gasp.run.saved import ORDER, read_skills
+from gasp.run.saved import find, read_skills
 from gasp.run.setting import COPY, Setting, fitted
 from rlcore import checkpoint
 from rlcore.config import from_dict
-from rlcore.errors import DataError, UsageError
-from rlcore.files import read_json
-from rlcore.provenance import near
+from rlcore.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -28,26 +25,12 @@ class SavedRL:
     step: int  # env steps
 
 
-def facts_of(folder: Path) -> dict[str, Any]:
-    """env.json of an rl run. UsageError where there is none, or it is of another stage."""
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"there is no run {folder}{near(folder)}")
-    facts: Any = read_json(folder / "env.json")
-    stage = facts.get("stage") if isinstance(facts, dict) else None
-    if stage != "rl":
-        raise UsageError(f"{folder} is no rl run (its stage is {stage}): see `gasp rl train`")
-    return dict(facts)
-
-
 def open_rl(folder: Path, which: str = "auto") -> SavedRL:
     """The agent of checkpoint `which`: best, final, last, auto (the first of these there is), or a .pt file.
 
     Raises: UsageError where there is no such run; DataError where a file of it is damaged.
     """
-    facts_of(folder)
-    if which not in ORDER and Path(which).suffix != ".pt":
-        raise UsageError(f"--checkpoint {which}: expected best, final, last, auto or a .pt file")
-    path = checkpoint.Checkpoints(folder / "checkpoints").find(*ORDER[which]) if which in ORDER else Path(which)
+    path = find(folder, which, "rl")
     state = checkpoint.load(path)
     try:
         cfg = from_dict(RLConfig, state["config"], where=f"config in {path}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gasp import data
+from gasp.analysis.growth import last_change
 from gasp.config_skills import SkillsConfig
 from gasp.data import Array, Demos
 from gasp.score import data_facts, errors
@@ -62,7 +63,7 @@ def train(cfg: SkillsConfig) -> Path:
                 with run.phase("save"):
                     run.save(step, **parts)
         folder = run.finish(step, **parts)
-        run.console.say(summary(folder, cfg))
+        run.console.say(summary(folder))
     return folder
 
 
@@ -122,7 +123,7 @@ def validate(run: Run, step: int, learner: SkillLearner, held_out: Demos, starts
     return -row["mse"]
 
 
-def summary(folder: Path, cfg: SkillsConfig) -> str:
+def summary(folder: Path) -> str:
     """How it ended: error, components, what the fits cost."""
     rows = read_metrics(folder)
     last = [row for row in rows if row["kind"] == "eval"][-1]
@@ -131,5 +132,6 @@ def summary(folder: Path, cfg: SkillsConfig) -> str:
     if fits:
         share = sum(row["fit_cpu_s"] for row in fits) / max(rows[-1]["cpu_s"], 1e-9)
         counts = " ".join(str(row["components"]) for row in fits)
-        said += f"; components {counts}; fits took {share:.1%} of the training's CPU time"
+        moved = f" (the last fit changed their number by {last_change(fits)})" if len(fits) > 1 else ""
+        said += f"; components {counts}{moved}; fits took {share:.1%} of the training's CPU time"
     return said

@@ -22,6 +22,7 @@ from rlcore.files import explained, write_json
 from rlcore.plots import save
 
 SHOWN = 25  # windows of a component drawn in the plane
+STARTS = 6  # cells that it is played from
 PLAYED = 4  # times H that its mean is played for
 
 
@@ -30,6 +31,9 @@ def show(cfg: VizSkillsConfig) -> int:
     skills = load_skills(cfg.run, cfg.checkpoint)
     if skills.mixture is None:
         raise UsageError(f"{cfg.run} has no components to show: its latent prior is N(0, I), or was not fitted yet")
+    in_kitchen = skills.facts["task"].startswith("kitchen")
+    if in_kitchen and cfg.rollouts is not None:
+        raise UsageError("rollouts: only in mazes are components played; in a kitchen their windows are shown")
     known, _ = demonstrations(skills, cfg)
     horizon, weights = skills.cfg.model.horizon, skills.mixture.weights.numpy()
     starts = evenly(known, horizon, cfg.windows)
@@ -40,10 +44,10 @@ def show(cfg: VizSkillsConfig) -> int:
     print(*browse.lines(weights, component, table, names, told), sep="\n")
     if names:
         print(f"components tell {information:.2f} nats of the subtask, {share:.0%} of its entropy")
-    if skills.facts["task"].startswith("kitchen"):
+    if in_kitchen:
         figure = motion.draw_tables(kitchen_tables(skills, known, starts, component, table, names), weights)
     else:
-        figure = plane(skills, known, starts, component, weights, cfg.rollouts)
+        figure = plane(skills, known, starts, component, weights, cfg.rollouts or STARTS)
     result = {"mutual_information_nats": information, "share_of_label_entropy": share, "windows": len(starts)}
     with explained(cfg.run):
         rows = browse.record(weights, component, table, names, told)
