@@ -1,6 +1,6 @@
 """From results folders to one dictionary.
 
-Scores are greedy returns of each run's best checkpoint on fresh episodes; a cell of the table is the interquartile mean
+Scores are returns on fresh episodes, `Program.scored` says whose; a cell of the table is the interquartile mean
 over seeds with its 95 % bootstrap interval. Costs are of the whole training process, start-up and evaluations included.
 """
 

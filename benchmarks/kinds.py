@@ -44,6 +44,7 @@ class Program:
     start: str  # a package, or a script run by the peers' Python
     about: str = ""  # for the report's small print
     train: str = "--env {env} --seed {seed} --total-steps {steps} --eval-every {every}"
+    scored: str = "greedy returns of the best checkpoint"  # of each run
     score: str = "--num-eval-episodes {episodes} --seed-base {base}"
     stage: str = ""
     returns: str = "return_mean"

@@ -48,8 +48,18 @@ def headline(report: Report) -> str:
     titles = [task["title"] for task in report["tasks"]]
     seeds = either(row["runs"] for task in report["tasks"] for row in task["rows"])
     episodes = either(record["episodes"] for record in report["jobs"] if "episodes" in record)
-    scores = f"scores are greedy returns of each run's best checkpoint on {episodes} fresh episodes"
+    scores = f"scores on {episodes} fresh episodes a run: {scored(record['method'] for record in report['jobs'])}"
     return f"{listed(names)} on {listed(titles)}, {seeds} seed{'s' * (seeds != '1')} each; {scores}."
+
+
+def scored(methods: Iterable[str]) -> str:
+    """What their scores are; with the methods' titles, where they are not the same of all."""
+    kinds: dict[str, dict[str, None]] = {}
+    for method in methods:
+        kinds.setdefault(METHODS[method].program.scored, {})[METHODS[method].title] = None
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "; ".join(f"{kind} ({listed(titles)})" for kind, titles in kinds.items())
 
 
 def either(numbers: Iterable[int]) -> str:

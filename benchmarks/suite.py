@@ -1,6 +1,6 @@
 """What the benchmarks run: tasks, methods, tiers, claims. All of it is in this file; nothing here starts anything.
 
-A job is one (task, method, seed): a command that trains, and one that scores the best checkpoint on fresh episodes.
+A job is one (task, method, seed): a command that trains, and one that scores an agent on fresh episodes.
 A method that is not installed is not in the table. Settings were found on seeds >= 100. Claims are measured on seeds
 that were not met before. The quick tier claims nothing: mpn met its seeds 0 to 2, taskinfer 0, while settings changed.
 """
@@ -94,7 +94,7 @@ TASKS = {
         env="maze-medium:3,4",
         bar=0.8,
         about="Push a point to a cell five away, within 300 steps: 1 for getting there, nothing else. Skills of ten "
-        "steps are learnt first, from 20,000 steps of walks between other places; scored by drawn skills.",
+        "steps are learnt first, from 20,000 steps of walks between random cells, without rewards.",
         episodes=50,
         needs="gymnasium_robotics",
     ),
@@ -130,10 +130,11 @@ LOW = Program(
 )
 GASP = Program(
     "gasp",
-    about="gasp and its arms learn skills from the same walks: under a mixture, or under N(0, I) as SPiRL does. The "
-    "last agent is scored, not the best; costs include the walks and the skills",
+    about="gasp and its arms learn skills from the same walks: under a mixture, or under N(0, I) as SPiRL does; "
+    "costs include the walks and the skills",
     train="--task {env} --seed {seed} --steps {steps} --eval-every {every}",
     score="--episodes {episodes} --seed-base {base} --checkpoint final --score drawn",
+    scored="returns of drawn skills by the last agent",
     stage="rl",
     returns="drawn_return_mean",
 )

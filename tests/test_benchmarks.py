@@ -413,6 +413,16 @@ def test_the_table_by_hand(made: report.Report):
     assert report.summary(made)[1] == [("mpn", "480, 2 of 3"), ("gru", "260, 1 of 3")]
 
 
+def test_the_headline_says_whose_scores_they_are(made: report.Report):
+    assert "each; scores on 2 fresh episodes a run: greedy returns of the best checkpoint." in report.headline(made)
+    assert report.scored(["spirl", "gasp", "gasp"]) == "returns of drawn skills by the last agent"
+    mixed = report.scored(["gasp", "mpn", "gru", "spirl"])
+    assert mixed == (
+        "returns of drawn skills by the last agent (gasp and gasp (SPiRL)); "
+        "greedy returns of the best checkpoint (mpn and gru)"
+    )
+
+
 def test_an_agent_of_several_tasks_has_a_row_on_each(make_job, results: Path, capsys: pytest.CaptureFixture[str]):
     jobs = [make_job("200", seed, "prismatic", "mt4") for seed in (0, 1)]
     assert go([*jobs, make_job("nan", 2, "prismatic", "mt4")], results) == 1
