@@ -61,7 +61,7 @@ def test_a_run_says_what_happened(run: Path, gasp_skills: Path):
     counted = np.sum([row["component_counts"] for row in trained], 0)
     assert 0 <= counted.sum() - last["skills"] <= 4  # those that are not over yet
     assert len(counted) == load_skills(gasp_skills).mixture.num_components > 1
-    for picture in ("learning", "visits"):
+    for picture in ("learning", "visits", "usage_training", "transitions_training"):
         assert (run / "plots" / f"{picture}.png").stat().st_size > 5_000
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from gasp import envs
 from gasp.analysis import rl_views
+from gasp.hierarchy import Usage
 from gasp.run.episodes import Played
 from gasp.run.setting import Setting
 from rlcore import plots
@@ -22,23 +23,31 @@ Array = np.ndarray[Any, Any]
 KINDS = {"mean": "the mean skill", "drawn": "drawn skills", "prior": "the prior alone"}
 
 
-def draw_training(folder: Path, setting: Setting, kept: dict[str, Array]) -> None:
-    """plots/learning.png, and visits.png of what the replay holds, coloured by component."""
+def draw_training(folder: Path, setting: Setting, kept: dict[str, Array], usage: Usage | None) -> None:
+    """plots/learning.png, visits.png of what the replay holds, coloured by component, and all choices of the run."""
     with explained(folder):
         figure = plots.training_panels(folder, rl_views.curves(setting.spec.subtasks))
         plots.save(figure, folder / "plots" / "learning.png")
         draw_visits(folder / "plots" / "visits.png", setting, kept["obs"], kept["z"], "where skills began, training")
+        if usage:
+            draw_usage(folder / "plots", setting, usage.counts, usage.transitions, "training", "all of training")
 
 
 def draw_episodes(folder: Path, setting: Setting, played: Mapping[str, Played]) -> None:
     """plots/usage_*, transitions_* and visits_*.png of evaluations by their kind."""
     for kind, episodes in played.items():
-        title, of = f"{setting.cfg.task}: {KINDS[kind]}", folder / "plots"
-        if setting.skills.mixture is not None:
-            weights = setting.skills.mixture.weights.cpu().numpy()
-            plots.save(rl_views.usage(episodes.counts, weights, title), of / f"usage_{kind}.png")
-            plots.save(rl_views.transition_matrix(episodes.transitions, title), of / f"transitions_{kind}.png")
+        of = folder / "plots"
+        draw_usage(of, setting, episodes.counts, episodes.transitions, kind, KINDS[kind])
         draw_visits(of / f"visits_{kind}.png", setting, episodes.obs, episodes.z, KINDS[kind])
+
+
+def draw_usage(folder: Path, setting: Setting, counts: Array, transitions: Array, kind: str, title: str) -> None:
+    """usage_KIND.png of counts (K,) and transitions_KIND.png of (K, K). Nothing without a mixture."""
+    if setting.skills.mixture is None:
+        return
+    weights, title = setting.skills.mixture.weights.cpu().numpy(), f"{setting.cfg.task}: {title}"
+    plots.save(rl_views.usage(counts, weights, title), folder / f"usage_{kind}.png")
+    plots.save(rl_views.transition_matrix(transitions, title), folder / f"transitions_{kind}.png")
 
 
 def draw_visits(path: Path, setting: Setting, obs: Array, z: Array, title: str) -> None:

@@ -50,7 +50,7 @@ def train(cfg: RLConfig) -> Path:
                 with run.phase("save"):
                     run.save(step, **learner.parts)
         folder = run.finish(step, **learner.parts)
-        draw_training(folder, setting, learner.experience.kept())
+        draw_training(folder, setting, learner.experience.kept(), learner.usage)
         learner.close()
     return folder
 
