@@ -171,6 +171,14 @@ def test_a_saved_agent_goes_on_bit_for_bit(options: dict[str, Any]):
     assert one.updates == two.updates == 4
 
 
+def test_an_agent_that_was_on_a_gpu_goes_on_here():
+    """The state of its generator, 16 bytes, does not fit; all else does."""
+    one, two = make_agent(1), make_agent(2)
+    two.load_state_dict({**copy.deepcopy(one.state_dict()), "noise": torch.zeros(16, dtype=torch.uint8)})
+    assert all(torch.equal(v, two.tensors()[k]) for k, v in one.tensors().items())
+    two.update(make_batch(two))
+
+
 def test_an_agent_of_other_shapes_or_ranges_is_refused():
     state = make_agent().state_dict()
     with pytest.raises(UsageError, match="critic"):

@@ -18,10 +18,12 @@ from gasp.agent import Agent
 from gasp.cli import main
 from gasp.config_rl import RLConfig
 from gasp.hierarchy import Components
+from gasp.run import rl_train
 from gasp.run.episodes import Stage
 from gasp.run.saved import load_skills
 from gasp.run.saved_rl import open_rl
 from rlcore import checkpoint
+from rlcore.errors import DataError
 from rlcore.files import read_json
 
 ARMS = {"gasp": (), "spirl": ("--discount", "step"), "none": ("--regulariser", "entropy")}
@@ -116,6 +118,25 @@ def test_eval_writes_what_it_found(run: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["kinds"].keys() == {"prior"}
     pictures = {path.stem for path in (run / "plots").glob("*.png")}
     assert {"usage_mean", "transitions_drawn", "visits_prior"} <= pictures
+
+
+def test_what_a_gpu_has_saved_is_scored_here(run: Path, tmp_path: Path):
+    """Its generator's state does not fit, and is not needed; nor are the optimisers."""
+    state = checkpoint.load(run / "checkpoints" / "final.pt")
+    del state["parts"]["agent"]["actor_adam"]
+    state["parts"]["agent"]["noise"] = torch.zeros(16, dtype=torch.uint8)
+    checkpoint.save(tmp_path / "moved.pt", state)
+    whole, moved = open_rl(run, "final").agent, open_rl(run, str(tmp_path / "moved.pt")).agent
+    assert all(torch.equal(value, moved.tensors()[name]) for name, value in whole.tensors().items())
+
+
+def test_a_checkpoint_that_cannot_be_put_back_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(self: Agent, state: Any) -> None:
+        raise RuntimeError("no such\nkernel")
+
+    monkeypatch.setattr(Agent, "load_nets", fails)
+    with pytest.raises(DataError, match="is not one of an rl run: no such kernel"):
+        open_rl(run)
 
 
 def test_episodes_do_not_depend_on_how_they_are_grouped(run: Path, monkeypatch: pytest.MonkeyPatch):

@@ -23,7 +23,7 @@ from rlblocks.sac import Adam, actor_loss, critic_loss, soft_td_target, temperat
 from rlblocks.stacked import Stacked
 from rlcore.errors import UsageError
 from rlcore.nets import polyak_
-from rlcore.seeding import numpy_generator, numpy_state, set_numpy_state, torch_generator
+from rlcore.seeding import numpy_generator, numpy_state, set_numpy_state, set_torch_state, torch_generator
 
 Array = np.ndarray[Any, Any]
 How = Literal["policy", "mean", "prior", "uniform"]
@@ -197,8 +197,8 @@ class Agent:
             "exploration": numpy_state(self.exploration), "updates": self.updates,
         }  # fmt: skip
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave. UsageError where the shapes or the squashing differ."""
+    def load_nets(self, state: Mapping[str, Any]) -> None:
+        """Of what `state_dict` gave, put back what acting needs. UsageError where shapes or the squashing differ."""
         mine = self.tensors()
         if mine.keys() != state["tensors"].keys():
             raise UsageError("the saved agent has other nets than this skill run's prior")
@@ -209,11 +209,15 @@ class Agent:
             tensor.copy_(saved)
         if not np.allclose(state["squash"], self.squash):
             raise UsageError(f"the saved agent squashes by {state['squash']}, this one by {list(self.squash)}")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave. UsageError as `load_nets`."""
+        self.load_nets(state)
         for optimizer in ("actor_adam", "critic_adam"):
             for name, tensors in getattr(self, optimizer).state.items():
                 for tensor, value in zip(tensors, state[optimizer][name]):
                     tensor.copy_(value)
-        self.noise.set_state(state["noise"].cpu())
+        set_torch_state(self.noise, state["noise"])
         set_numpy_state(self.exploration, state["exploration"])
         self.updates = int(state["updates"])
 

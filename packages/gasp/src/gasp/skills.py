@@ -17,7 +17,7 @@ from gasp.config_skills import SkillsConfig
 from gasp.latent import LatentPrior, fit_epochs
 from gasp.model import SkillModel
 from rlcore.errors import DataError
-from rlcore.seeding import derive, torch_generator
+from rlcore.seeding import derive, set_torch_state, torch_generator
 
 Batch = tuple[Tensor, Tensor]  # obs (B, H + 1, S), action (B, H, A)
 
@@ -134,5 +134,5 @@ class SkillLearner:
         self.beta_optimizer.load_state_dict(state["beta_optimizer"])
         with torch.no_grad():
             self.log_beta.copy_(state["log_beta"])
-        self.noise.set_state(state["noise"].cpu())
+        set_torch_state(self.noise, state["noise"])
         self.updates = int(state["updates"])

@@ -20,7 +20,7 @@ from prismatic.planner import PlanState, choose, draw_heads, plan, settings_of, 
 from rlcore.device import compile_if
 from rlcore.errors import DataError
 from rlcore.nets import polyak_
-from rlcore.seeding import torch_generator
+from rlcore.seeding import set_torch_state, torch_generator
 
 Array = np.ndarray[Any, Any]
 PENALTY_COEF = 0.01  # of orthogonal_mode=penalty
@@ -304,7 +304,7 @@ class Agent:
             raise DataError(f"the checkpoint is of another model: {' '.join(str(error).split())[:300]}") from None
         self.optimizer.load_state_dict(state["optimizer"])
         self.pi_optimizer.load_state_dict(state["pi_optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        set_torch_state(self.generator, state["generator"])
         self.updates = int(state["updates"])
         for name in ("scale", "skipped", "bad_in_a_row", "bad_terms"):
             getattr(self, name).copy_(state[name])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prismatic.model import WorldModel
-from rlcore.seeding import torch_generator
+from rlcore.seeding import set_torch_state, torch_generator
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PlanState:
             raise ValueError(f"saved plans are for {len(state['generators'])} envs, not {len(self.generators)}")
         self.mean.copy_(state["mean"])
         for generator, saved in zip([*self.generators, self.shared], [*state["generators"], state["shared"]]):
-            generator.set_state(saved.cpu())
+            set_torch_state(generator, saved)
 
 
 def draw_heads(rows: int, num_q: int, generator: torch.Generator, device: torch.device) -> Tensor:

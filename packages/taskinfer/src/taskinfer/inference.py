@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlcore.errors import DataError, UsageError
 from rlcore.nets import polyak_
-from rlcore.seeding import derive, torch_generator
+from rlcore.seeding import derive, set_torch_state, torch_generator
 from taskinfer import context, losses
 from taskinfer.config import InferenceConfig
 from taskinfer.context import Episodes
@@ -218,7 +218,7 @@ class Inference:
         self.model.load_state_dict(state["model"])
         self.slow.load_state_dict(state["slow"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.noise.set_state(state["noise"].cpu())
+        set_torch_state(self.noise, state["noise"])
         self.prior.load_state_dict(state["prior"])
         self.updates, self.skipped = int(state["updates"]), state["skipped"].to(self.device)
 

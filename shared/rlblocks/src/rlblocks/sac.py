@@ -21,7 +21,7 @@ from rlblocks.graphs import Graphed
 from rlblocks.stacked import Stacked
 from rlcore.errors import UsageError
 from rlcore.nets import polyak_
-from rlcore.seeding import numpy_generator, numpy_state, set_numpy_state, torch_generator
+from rlcore.seeding import numpy_generator, numpy_state, set_numpy_state, set_torch_state, torch_generator
 
 Array = np.ndarray[Any, Any]
 LOG_STD_MAPS = {"clamp": clamp_log_std, "tanh": tanh_log_std}
@@ -243,7 +243,7 @@ class SAC:
                 for tensor, value in zip(tensors, state[optimizer][name]):
                     tensor.copy_(value)
         for generator, saved in zip(self.noise, state["noise"]):
-            generator.set_state(saved.cpu())
+            set_torch_state(generator, saved)
         for rng, numbers in zip(self.exploration, state["exploration"]):
             set_numpy_state(rng, numbers)
         self.updates = int(state["updates"])

@@ -56,6 +56,11 @@ def set_numpy_state(rng: np.random.Generator, state: dict[str, Any]) -> None:
     rng.bit_generator.state = {**state, "state": {k: int(v) for k, v in state["state"].items()}}
 
 
+def set_torch_state(generator: Any, state: Any) -> None:
+    """Put back what `generator.get_state()` gave; of another kind of device it does not fit, and nothing changes."""
+    generator.set_state(state.cpu() if len(state) == len(generator.get_state()) else generator.get_state())
+
+
 def seed_globals(seed: int) -> None:
     """Seed the global generators, for environments that draw from them; ours never do."""
     import torch

@@ -36,7 +36,7 @@ def open_rl(folder: Path, which: str = "auto") -> SavedRL:
         cfg = from_dict(RLConfig, state["config"], where=f"config in {path}")
         setting = fitted(cfg, read_skills(folder / COPY))
         agent = setting.agent(0, "cpu")
-        agent.load_state_dict(state["parts"]["agent"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        agent.load_nets(state["parts"]["agent"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise DataError(f"checkpoint {path} is not one of an rl run: {' '.join(str(error).split())[:200]}") from error
     return SavedRL(folder, setting, agent, path, int(state["step"]))
