@@ -161,6 +161,28 @@ def test_a_learner_goes_on_bit_by_bit():
     )
 
 
+def test_what_was_learnt_on_a_gpu_goes_on_here():
+    """The state of its generator, 16 bytes, does not fit; all else does."""
+    data, cfg = demos(), config()
+    one, other = learner(cfg, data), learner(cfg, data, seed=1)
+    other.load_state_dict({**copy.deepcopy(one.state_dict()), "noise": torch.zeros(16, dtype=torch.uint8)})
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name])
+    other.update(sampler(cfg, data).sample())
+
+
+def test_a_fit_is_charged_with_its_encoding(monkeypatch: pytest.MonkeyPatch):
+    clock, made = [0.0], learner(config(), demos())
+
+    def slow(batches: Any) -> torch.Tensor:
+        clock[0] += 5.0
+        return torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
+    monkeypatch.setattr(made, "draw", slow)
+    assert made.fit([])["fit_cpu_s"] == 5.0
+
+
 def test_other_demonstrations_are_refused():
     one = learner(config(), demos())
     state = learner(config(), demos(13)).state_dict()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_t
 
 from gasp import data
 from gasp.cli import main
+from gasp.config_views import ViewConfig
 from gasp.latent import LatentPrior, fit_epochs
-from gasp.run.saved import load_skills
+from gasp.run.saved import find, load_skills, read_skills
+from gasp.run.skills_eval import demonstrations
 from gasp.skills import SkillLearner
 from gasp.windows import WindowSampler
 from rlcore import checkpoint
@@ -91,6 +94,13 @@ def test_skills_are_what_they_were(gasp_skills: Path, toy_data: Path):
     assert skills.facts["horizon"] == 10
     demos = data.load(toy_data)
     assert (skills.facts["episodes"], skills.facts["states"]) == (demos.episodes, len(demos.obs))
+
+
+def test_skills_are_whole_on_another_device(gasp_skills: Path):
+    """Networks and mixture alike. The device "meta" has no numbers, but says where they would be."""
+    skills = read_skills(find(gasp_skills, "final"), "meta")
+    assert {value.device.type for value in skills.model.state_dict().values()} == {"meta"}
+    assert skills.prior.means.device.type == skills.prior.variances.device.type == "meta"
 
 
 def test_spirls_skills_have_no_mixture(spirl_skills: Path):
@@ -300,6 +310,18 @@ def test_eval_of_all_checkpoints(gasp_skills: Path, capsys: pytest.CaptureFixtur
     assert main(["skills", "eval", str(gasp_skills), "--windows", "4", "--draws", "2", "--all", "--json"]) == 0
     kept = checkpoint.Checkpoints(gasp_skills / "checkpoints").steps()
     assert [row["step"] for row in json.loads(capsys.readouterr().out)] == kept
+
+
+def test_eval_notices_that_its_data_have_changed(gasp_skills: Path, toy_data: Path, tmp_path: Path):
+    """Even where there are as many of them."""
+    skills, copy = load_skills(gasp_skills), tmp_path / "toy.h5"
+    shutil.copy(toy_data, copy)
+    elsewhere = replace(skills, cfg=replace(skills.cfg, data=copy))
+    demonstrations(elsewhere, ViewConfig(run=gasp_skills))
+    with h5py.File(copy, "r+") as file:
+        file["obs"][3, 0] += 1.0
+    with pytest.raises(DataError, match="has changed since the run learnt from it \\(checksum"):
+        demonstrations(elsewhere, ViewConfig(run=gasp_skills))
 
 
 def test_eval_on_data_that_do_not_fit(gasp_skills: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

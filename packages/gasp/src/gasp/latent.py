@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,7 +80,7 @@ class LatentPrior:
         """
         assert self.mixture is not None
         limits: dict[str, Any] = {"max_laps": self.cfg.mixture.max_laps, "tolerance": self.cfg.mixture.tolerance}
-        begin, floor = time.process_time(), -math.inf
+        floor = -math.inf
         before = self.mixture.state_dict()
         if self.mixture.num_components:
             floor = self.mixture.fit(z, max_laps=1, moves=()).elbo[-1]
@@ -96,7 +95,7 @@ class LatentPrior:
             "components": self.components, "elbo_per_window": report.elbo[-1] / len(z), "elbo_gain": gain, **moves,
             "laps": len(report.elbo), "converged": int(report.converged), "kept": int(kept),
             "entropy": self._entropy(z), "weights": [round(float(w), 4) for w in self.mixture.weights],
-            "latent_std": float(z.std(0).mean()), "windows": len(z), "fit_cpu_s": time.process_time() - begin,
+            "latent_std": float(z.std(0).mean()), "windows": len(z),
         }  # fmt: skip
 
     def _entropy(self, z: Tensor) -> float:

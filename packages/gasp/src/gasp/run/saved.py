@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gasp.config_skills import SkillsConfig
 from gasp.latent import LatentPrior
 from gasp.model import SkillModel
@@ -41,14 +43,13 @@ class Skills:
 def load_skills(folder: Path, checkpoint: str = "auto") -> Skills:
     """The skills of checkpoint `checkpoint`: best, final, last, auto (the first of these there is), or a .pt file.
 
-    On the CPU; `.model.to(device)` moves them. Raises: UsageError where there is no skill run; DataError where the file
-    is damaged.
+    On the CPU. Raises: UsageError where there is no skill run; DataError where the file is damaged.
     """
     return read_skills(find(folder, checkpoint))
 
 
-def read_skills(path: Path) -> Skills:
-    """The skills in one checkpoint file."""
+def read_skills(path: Path, device: str | torch.device = "cpu") -> Skills:
+    """The skills in one checkpoint file, networks and latent prior on `device`."""
     state = checkpoint.load(path)
     with _belongs(path):
         cfg = from_dict(SkillsConfig, state["config"], where=f"config in {path}")
@@ -56,9 +57,9 @@ def read_skills(path: Path) -> Skills:
         facts = dict(saved["facts"])
         model = SkillModel(cfg.model, facts["obs_dim"], facts["action_dim"])
         model.load_state_dict(saved["model"])
-        prior = LatentPrior(cfg, 1, 0)
+        prior = LatentPrior(cfg, 1, 0, device)
         prior.load_state_dict(saved["prior"])
-    return Skills(model.eval().requires_grad_(False), prior, cfg, facts, path, int(state["step"]))
+    return Skills(model.to(device).eval().requires_grad_(False), prior, cfg, facts, path, int(state["step"]))
 
 
 def find(folder: Path, which: str, stage: str = "skills") -> Path:

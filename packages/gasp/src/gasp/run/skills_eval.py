@@ -10,10 +10,11 @@ from gasp import data
 from gasp.config_views import SkillsEvalConfig, ViewConfig
 from gasp.data import Demos
 from gasp.run.saved import Skills, find, read_skills
-from gasp.score import errors, table, top_of
+from gasp.score import data_facts, errors, table, top_of
 from gasp.windows import evenly
 from rlcore import device
 from rlcore.checkpoint import Checkpoints
+from rlcore.config import diff
 from rlcore.errors import DataError
 from rlcore.files import explained, write_json
 from rlcore.seeding import torch_generator
@@ -28,9 +29,8 @@ def evaluate(cfg: SkillsEvalConfig) -> int:
         paths = [kept.path(step) for step in kept.steps()]
     results: list[dict[str, Any]] = []
     for path in paths:
-        skills = read_skills(path)
+        skills = read_skills(path, where)
         held_out = demonstrations(skills, cfg)[1]
-        skills.model.to(where)
         starts = evenly(held_out, skills.cfg.model.horizon, cfg.windows)
         rng = torch_generator(cfg.seed, "skills eval")
         found = top_of(skills.model, skills.prior, held_out, starts, cfg.draws, rng)
@@ -60,10 +60,10 @@ def demonstrations(skills: Skills, cfg: ViewConfig) -> tuple[Demos, Demos]:
     assert skills.cfg.data is not None
     demos = data.load(skills.cfg.data)
     check_fits(demos, skills, skills.cfg.data)
-    if (demos.episodes, len(demos.obs)) != (skills.facts["episodes"], skills.facts["states"]):
-        raise DataError(
-            f"{skills.cfg.data} has changed since the run learnt from it; name what to look at: --data FILE"
-        )
+    facts = data_facts(demos, skills.cfg.model.horizon)
+    if changes := diff({name: skills.facts.get(name) for name in facts}, facts):
+        said = f"{skills.cfg.data} has changed since the run learnt from it ({'; '.join(changes)})"
+        raise DataError(f"{said}; name what to look at: --data FILE")
     return demos.split(skills.cfg.val_share, skills.cfg.seed)
 
 
