@@ -295,6 +295,20 @@ def test_old_data_are_inspected_against_a_task_and_converted_for_it(tmp_path: Pa
     assert main(["data", "convert", old, "--out", new]) == 2
 
 
+def test_points_fit_the_world_that_they_are_of(tmp_path: Path):
+    """Minari's were recorded in PointMaze; of others (x, y, vx, vy) means something else, and inspect says so."""
+    maze, toy = envs.describe("maze-medium"), envs.describe("toy")
+    with h5py.File(tmp_path / "m.hdf5", "w") as file:
+        file["episode_0/observations/observation"] = np.zeros((13, 4))
+        file["episode_0/actions"] = np.zeros((12, 2))
+    data.fit(data.load(tmp_path / "m.hdf5"), maze)
+    flat = {"observations": np.zeros((36, 4), "f4"), "actions": np.zeros((36, 2), "f4")}
+    old = data.load(d4rl_file(tmp_path / "d.hdf5", (36,), **flat))
+    for demos, spec in ((data.load(tmp_path / "m.hdf5"), toy), (old, maze)):
+        with pytest.raises(DataError, match=f"obs_mode is {demos.meta['obs_mode']}, of {spec.name} {spec.obs_mode}"):
+            data.fit(demos, spec)
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data.save(tmp_path / "d.h5", counted(5))
 

@@ -173,7 +173,7 @@ def test_skills_of_another_kind_are_refused_with_every_field(
     monkeypatch.setattr(envs, "describe", lambda task, **options: EnvSpec(task, 59, 9, 8, (), "full59"))
     train(tmp_path, "run", gasp_skills, code=2)
     said = capsys.readouterr().err
-    for part in ("obs_dim is 4 in the skills, 59", "action_dim is 2", "obs_mode is point", "horizon is 10"):
+    for part in ("obs_dim is 4 in the skills, 59", "action_dim is 2", "obs_mode is toy", "horizon is 10"):
         assert part in said
     assert not (tmp_path / "run").exists()
 
@@ -201,6 +201,12 @@ def test_bad_options_leave_no_run(
 def test_a_skill_run_is_no_rl_run(gasp_skills: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["rl", "eval", "--dir", str(gasp_skills.parent), "--name", gasp_skills.name]) == 2
     assert "is no rl run (its stage is skills)" in capsys.readouterr().err
+
+
+def test_skills_of_the_toy_are_none_of_a_maze(gasp_skills: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Both see (x, y, vx, vy), but in other units of speed."""
+    train(tmp_path, "run", gasp_skills, "--task", "maze-medium:3,4", code=2)
+    assert "obs_mode is toy in the skills, point in the task" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", RLConfig.PRESETS)

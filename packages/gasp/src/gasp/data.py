@@ -191,6 +191,8 @@ def fit(demos: Demos, spec: EnvSpec) -> None:
         known = have in SIZES and spec.obs_mode in SIZES
         hint = f"; the kitchen shows them with obs_mode {have}, or `gasp data convert` them" if known else ""
         raise DataError(f"{file}: observations of {demos.obs.shape[1]} numbers, {spec.name} has {spec.obs_dim}{hint}")
+    if have != spec.obs_mode:
+        raise DataError(f"{file}: obs_mode is {have}, of {spec.name} {spec.obs_mode}: numbers that mean something else")
 
 
 def as_mode(demos: Demos, obs_mode: str) -> Demos:

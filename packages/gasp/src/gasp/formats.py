@@ -76,7 +76,10 @@ def minari(path: Path, file: Any) -> tuple[Episodes, dict[str, Any]]:
             text = f"expected {len(action) + 1} rows, one more than actions, got {len(obs)}"
             raise DataError(f"{path}: episode {number}: {where}: {text}")
         found.append((obs, action))
-    return found, {"format": "Minari", **_kitchen(found[0][0].shape[1], found[0][1].shape[1], _minari_task(path))}
+    meta = _kitchen(found[0][0].shape[1], found[0][1].shape[1], _minari_task(path))
+    if (found[0][0].shape[1], found[0][1].shape[1]) == (4, 2):
+        meta["obs_mode"] = "point"  # of PointMaze; D4RL's own files count places from another origin
+    return found, {"format": "Minari", **meta}
 
 
 def rollouts(path: Path, file: Any) -> tuple[Episodes, dict[str, Any]]:

@@ -64,7 +64,8 @@ def describe(task: str, **options: Any) -> EnvSpec:
         if mode not in SIZES:
             raise UsageError(f"kitchen: obs_mode must be one of {', '.join(SIZES)}, got {mode!r}")
         return EnvSpec(task, SIZES[mode], 9, length, kitchen.subtasks_of(name), mode)
-    return EnvSpec(task, 4, 2, length or maze.LENGTHS[name], (), "point")
+    # Both show (x, y, vx, vy), but not in the same units: skills of one are none of the other.
+    return EnvSpec(task, 4, 2, length or maze.LENGTHS[name], (), "toy" if suite == "toy" else "point")
 
 
 def env_id(task: str, options: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from rlcore.files import explained
 Array = np.ndarray[Any, Any]
 
 
+PLANES = ("point", "toy")  # observations that begin with a place
 KINDS = {"mean": "the mean skill", "drawn": "drawn skills", "prior": "the prior alone"}
 
 
@@ -52,7 +53,7 @@ def draw_usage(folder: Path, setting: Setting, counts: Array, transitions: Array
 
 def draw_visits(path: Path, setting: Setting, obs: Array, z: Array, title: str) -> None:
     """Where in a plane skills began. Nothing where observations are of another kind."""
-    if setting.spec.obs_mode != "point" or not len(obs):
+    if setting.spec.obs_mode not in PLANES or not len(obs):
         return
     with contextlib.closing(envs.single(setting.cfg.task)) as env:
         free = np.asarray(env.get_wrapper_attr("grid").free)
