@@ -251,11 +251,27 @@ def test_half_and_half_is_whole(arm: str, method: str, count: int, gasp_skills: 
     same(final(whole), final(halves))
 
 
-def test_without_saved_replay_a_resumed_run_refills_first(gasp_skills: Path, tmp_path: Path, stop_at: Any):
+def test_a_run_that_is_stopped_closes_its_envs(
+    gasp_skills: Path, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch
+):
+    closed: list[Any] = []
+    close = rl_train.Learner.close
+    monkeypatch.setattr(rl_train.Learner, "close", lambda self: (closed.append(self), close(self)))
+    stop_at("update", 3)
+    train(tmp_path, "run", gasp_skills, code=85)
+    assert len(closed) == 1
+
+
+def test_without_saved_replay_a_resumed_run_refills_first(
+    gasp_skills: Path, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch
+):
     stop_at("update", 30)
     train(tmp_path, "run", gasp_skills, "--no-save-replay", code=85)
     before = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")
+    said: list[str] = []
+    monkeypatch.setattr("rlcore.logger.Console.say", lambda self, text: said.append(text))
     folder = train(tmp_path, "run", gasp_skills, "--no-save-replay")
+    assert any("no replay was saved: 160 steps of new experience" in text for text in said)
     assert not list((folder / "replay").iterdir())
     refilled = [row for row in rows(folder) if before["step"] < row["step"] <= before["step"] + 160]
     assert {row["updates"] for row in refilled} == {before["parts"]["agent"]["updates"]}

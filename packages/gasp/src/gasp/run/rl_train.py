@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,11 +33,15 @@ def train(cfg: RLConfig) -> Path:
     where = device.resolve(cfg.device)
     setting = open_setting(cfg)
     facts = {**setting.facts(), "skills": str(cfg.skills), "skills_updates": setting.skills.step}
-    with Run.open(cfg, program="gasp", total=cfg.steps, stride=cfg.num_envs, may_change=MAY_CHANGE, facts=facts) as run:
+    with (
+        Run.open(cfg, program="gasp", total=cfg.steps, stride=cfg.num_envs, may_change=MAY_CHANGE, facts=facts) as run,
+        contextlib.closing(Learner(run, setting, where)) as learner,
+    ):
         keep_copy(run.folder, setting.skills)
-        learner = Learner(run, setting, where)
         step = run.restore(**learner.parts)
-        learner.refill_from = 0 if cfg.save_replay else step
+        if step and not cfg.save_replay:
+            learner.refill_from = step
+            run.console.say(f"no replay was saved: {cfg.warmup:,} steps of new experience come before the next update")
         if not learner.tally.begun:  # a run that was stopped before its first step has
             learner.evaluate(step)  # what the skills do before anything is learnt
             learner.begin()
@@ -51,7 +56,6 @@ def train(cfg: RLConfig) -> Path:
                     run.save(step, **learner.parts)
         folder = run.finish(step, **learner.parts)
         draw_training(folder, setting, learner.experience.kept(), learner.usage)
-        learner.close()
     return folder
 
 
