@@ -85,6 +85,12 @@ def test_packages_share_one_version_and_pin_it():
             assert f"rlcore=={version}" in wanted
 
 
+def test_helpers_of_tests_have_names_of_their_own():
+    """They are imported by name alone: of two that are called alike, whichever comes first is both."""
+    helpers = [p.name for p in ROOT.glob("packages/*/tests/*.py") if not p.name.startswith(("test_", "conftest"))]
+    assert sorted(helpers) == sorted(set(helpers))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_rooms_in_every_package(method: str):
     source = ROOT / "packages" / method / "src" / method

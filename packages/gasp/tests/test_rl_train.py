@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
+from stopped_gasp_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from gasp.agent import Agent
 from gasp.cli import main

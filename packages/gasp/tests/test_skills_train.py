@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
+from stopped_gasp_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from gasp import data
 from gasp.cli import main
@@ -227,10 +227,10 @@ def test_one_seed_one_run(toy_data: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import stopped_runs
+    import stopped_gasp_runs
 
     every = words(toy_data, "--save-every", "2", "--updates-per-epoch", "20", "--eval-every", "1000")
-    monkeypatch.setattr(stopped_runs, "CLOCKS", stopped_runs.CLOCKS | {"fit_cpu_s"})
+    monkeypatch.setattr(stopped_gasp_runs, "CLOCKS", stopped_gasp_runs.CLOCKS | {"fit_cpu_s"})
     killed_ends_the_same(every, tmp_path, (10, 50))
     assert fits(tmp_path / "killed") == fits(tmp_path / "whole")
 
