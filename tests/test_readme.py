@@ -50,7 +50,10 @@ SHORTER = {
     "rl train --preset maze/none": "rl train --preset debug --agent.regulariser entropy",
     "rl eval": "rl eval --episodes 2",
     "main.py train": "main.py train --preset debug",
-    "data collect kitchen --episodes 600": "data collect kitchen --episodes 1",
+    "data collect kitchen --episodes 600": "data collect kitchen --episodes 3",
+    "skills train --preset kitchen/gasp": "skills train --preset debug",
+    "rl train --preset kitchen/gasp": "rl train --preset debug --task kitchen --num-envs 2 --steps 40 --warmup 20 "
+    "--eval-episodes 1",
     "--preset tmaze": "--preset debug",
     "--total-steps 200000": "--total-steps 960",
     "total-steps = 20_000": "",

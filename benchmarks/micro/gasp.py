@@ -8,7 +8,6 @@ parameters. Before the clock starts, both sides' losses are compared.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from benchmarks.kinds import ROOT
-from benchmarks.micro.timing import Row, Side, compare, per_call, run
+from benchmarks.micro.timing import Row, Side, compare, load_plain, per_call, run
 from gasp.config_skills import SkillsConfig
 from gasp.skills import SkillLearner
 from rlcore.config import from_dict
@@ -26,17 +24,7 @@ S, A, Z, H, B, K = 60, 9, 10, 10, 128, 10
 DEARER = 1.1  # what the mixture's divergence may cost, as a multiple of an update with N(0, I)
 
 
-def load_plain() -> Any:
-    path = ROOT / "packages" / "gasp" / "tests" / "plain_skills.py"
-    spec = importlib.util.spec_from_file_location("plain_skills", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plain = load_plain()
+plain = load_plain("gasp", "plain_skills")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,6 @@ sides' losses and plans are compared.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,8 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from benchmarks.kinds import ROOT
-from benchmarks.micro.timing import Row, compare, per_call, run
+from benchmarks.micro.timing import Row, compare, load_plain, per_call, run
 from prismatic.agent import Agent, UpdateNoise
 from prismatic.config import PRESETS, TaskSpec, TrainConfig
 from prismatic.planner import PlanState
@@ -35,17 +33,7 @@ UPDATE_COST, PLAN_COST = 1.3, 1.5  # what experts may cost, as a multiple of den
 Call = Callable[[], Any]
 
 
-def load_plain() -> Any:
-    path = ROOT / "packages" / "prismatic" / "tests" / "plain_tdmpc2.py"
-    spec = importlib.util.spec_from_file_location("plain_tdmpc2", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plain = load_plain()
+plain = load_plain("prismatic", "plain_tdmpc2")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

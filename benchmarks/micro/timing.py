@@ -7,6 +7,7 @@ The ratio peer / ours is taken within each repetition; its median and quartiles 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -25,6 +26,16 @@ from rlcore.provenance import cpu_model, version_of
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 Side = Callable[[int], float]
 Row = dict[str, Any]
+
+
+def load_plain(method: str, name: str) -> Any:
+    """The plain implementation packages/`method`/tests/`name`.py, which our tests compare with: no package holds it."""
+    spec = importlib.util.spec_from_file_location(name, RESULTS.parents[1] / f"packages/{method}/tests/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def per_call(function: Callable[[], Any], seconds: float = 0.5) -> Side:

@@ -63,10 +63,9 @@ class CollectConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectMazeConfig(CollectConfig):
-    """Walk through a maze from random cells to random cells: shortest paths, a PD controller, noise."""
+class CollectWalksConfig(CollectConfig):
+    """What the collections of walks have."""
 
-    maze: Literal["umaze", "medium", "large"] = "medium"  # PointMaze_*-v3 of gymnasium-robotics.
     transitions: int = 20_000  # Steps to collect, rounded up to whole episodes.
     episode_length: int = 300  # Steps of an episode; it goes on to another cell whenever one is reached.
     noise: float = 0.3  # Standard deviation of the noise on actions, which lie in [-1, 1].
@@ -76,6 +75,13 @@ class CollectMazeConfig(CollectConfig):
         check_range(self, "transitions", "episode_length", high=2**31)
         check_range(self, "noise", low=0, high=10)
 
+
+@dataclass(frozen=True, kw_only=True)
+class CollectMazeConfig(CollectWalksConfig):
+    """Walk through a maze from random cells to random cells: shortest paths, a PD controller, noise."""
+
+    maze: Literal["umaze", "medium", "large"] = "medium"  # PointMaze_*-v3 of gymnasium-robotics.
+
     @property
     def task(self) -> str:
         """Name of the environment."""
@@ -83,17 +89,11 @@ class CollectMazeConfig(CollectConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectToyConfig(CollectConfig):
+class CollectToyConfig(CollectWalksConfig):
     """The same on the toy, a point among walls without a simulator."""
 
     transitions: int = 4_000  # Steps to collect, rounded up to whole episodes.
     episode_length: int = 100  # Steps of an episode; it goes on to another cell whenever one is reached.
-    noise: float = 0.3  # Standard deviation of the noise on actions, which lie in [-1, 1].
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "transitions", "episode_length", high=2**31)
-        check_range(self, "noise", low=0, high=10)
 
     @property
     def task(self) -> str:
