@@ -75,8 +75,8 @@ EXPORT = $(UV) export --quiet --frozen --all-packages --no-header --no-annotate 
 export-locks:
 	@stack="$(GPU_STACK)"; cut=$$(printf -- '--no-emit-package %s ' $$stack); \
 	$(EXPORT) --no-default-groups $$cut > $(DIR)/base.txt; \
-	$(EXPORT) --extra render --extra tb --extra video --extra dmc --extra robotics $$cut > $(DIR)/dev.txt; \
-	$(EXPORT) --extra render --extra tb --extra video --extra dmc --extra robotics --group bench $$cut > $(DIR)/bench.txt; \
+	$(EXPORT) --extra render --extra tb --extra video --extra dmc --extra robotics --extra metaworld $$cut > $(DIR)/dev.txt; \
+	$(EXPORT) --extra render --extra tb --extra video --extra dmc --extra robotics --extra metaworld --group bench $$cut > $(DIR)/bench.txt; \
 	$(EXPORT) --only-group bnpy > $(DIR)/bnpy.txt; \
 	$(EXPORT) --all-extras $$cut > $(DIR)/full.txt; \
 	pattern=$$(printf '%s|' $$stack | sed 's/|$$//'); \
