@@ -221,7 +221,9 @@ class Writer:
         if not data.trajectories:
             return
         image = io.BytesIO()
-        arrays = {name: np.asarray(getattr(data, name), kind) for name, (kind, _) in {**ROWS, **EACH}.items()}
+        arrays: dict[str, Any] = {
+            name: np.asarray(getattr(data, name), kind) for name, (kind, _) in {**ROWS, **EACH}.items()
+        }
         np.savez(image, offsets=data.offsets, **arrays)
         name = f"shard_{len(self.manifest['shards']):03d}.npz"
         by_task = np.bincount(data.task_id, minlength=len(self.tasks))

@@ -28,6 +28,7 @@ def layout(num_envs: int, horizon: int) -> dict[str, tuple[tuple[int, ...], Any]
         "obs": ((2, num_envs, OBS_DIM), np.float32),  # in turns: the one before stays whole for one more step
         "final_obs": ((num_envs, OBS_DIM), np.float32),
         "action": ((num_envs, ACTION_DIM), np.float32),
+        "stop": ((num_envs,), np.bool_),  # end the episode with this step
         "reward": ((num_envs,), np.float32),
         "truncated": ((num_envs,), np.bool_),
         "success": ((num_envs,), np.bool_),
@@ -45,6 +46,7 @@ class Board:
     obs: Array
     final_obs: Array
     action: Array
+    stop: Array
     reward: Array
     truncated: Array
     success: Array
@@ -97,7 +99,7 @@ class Slots:
                 raise self._failure(i, error) from error
             board.unstable[i] = env.unstable
             board.t[i] = t + 1
-            ended = t + 1 == self.plan.horizon
+            ended = t + 1 == self.plan.horizon or bool(board.stop[i])
             board.truncated[i] = ended
             if ended:
                 board.final_obs[i] = obs

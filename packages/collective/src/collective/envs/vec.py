@@ -54,8 +54,12 @@ class TaskVec:
         self.slots.reset(self._flip())
         return self.current_obs
 
-    def step(self, action: Array) -> VecStep:
-        """Do the actions (N, 4), cut to [-1, 1]. info: "success" (N,) of this step. NumericalError where one is NaN."""
+    def step(self, action: Array, stop: Array | None = None) -> VecStep:
+        """Do the actions (N, 4), cut to [-1, 1]. info: "success" (N,) of this step. NumericalError where one is NaN.
+
+        Where `stop` (N,) holds, the episode ends with this step, as if it were its last.
+        """
+        self.board.stop[:] = False if stop is None else stop
         np.clip(np.asarray(action, np.float32), -1.0, 1.0, out=self.board.action)
         if (bad := np.isnan(self.board.action).any(1)).any():
             i = int(bad.argmax())

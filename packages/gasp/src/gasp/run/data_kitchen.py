@@ -17,7 +17,7 @@ from gasp.demos.kitchen import Demonstrator, Part, play
 from gasp.demos.scripts import SCRIPTS, Script, load_scripts
 from gasp.kitchen_obs import SUBTASKS
 from gasp.run.data_collect import finished, options_of, target
-from gasp.run.progress import progress
+from rlcore.progress import progress
 from gasp.run.stopping import stoppable
 from rlcore.config import diff, to_dict
 from rlcore.errors import DataError, UsageError

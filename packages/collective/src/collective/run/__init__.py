@@ -1,0 +1,1 @@
+"""What the `collective` command does, a file a verb."""

@@ -1,0 +1,154 @@
+"""`collective evaluate`: episodes of a policy on goals it may never have seen; tables, JSON and CSV."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collective import envs, experts
+from collective.agent import Collective, find
+from collective.config_distill import EvaluateConfig
+from collective.rollout import Acting, Chance, Scripted, play, scores, wilson
+from collective.run.told import Experts, Told
+from rlcore import checkpoint, device
+from rlcore.config import to_dict
+from rlcore.errors import DataError, UsageError
+from rlcore.files import explained, read_json, write_atomic, write_json
+from rlcore.progress import progress
+from rlcore.seeding import numpy_generator
+
+ABOUT = {"cls": "told the encoder's code", "task-id": "told the task's number", "zero": "told nothing"}
+
+
+def evaluate(cfg: EvaluateConfig) -> int:
+    """Play, print a table, write analysis/NAME.json and .csv."""
+    found = measure(cfg)
+    if (folder := folder_of(cfg)) is not None:
+        write(found, folder, cfg.name)
+    if cfg.json:
+        print(json.dumps(found))
+        return 0
+    print(table(found))
+    if folder is not None:
+        print(f"written to {folder}: {cfg.name}.json, {cfg.name}.csv")
+    return 0
+
+
+def measure(cfg: EvaluateConfig) -> dict[str, Any]:
+    """Scores of each policy: {"policies": {name: {"tasks": {task: ...}, "success": ...}}, ...}. Prints no table."""
+    device.set_threads(1)
+    tasks, policies, trained_on = subjects(cfg)
+    copies = min(cfg.copies, cfg.episodes)
+    found: dict[str, Any] = {
+        "options": to_dict(cfg), "seen_goals": trained_on == cfg.goal_seed, "policies": {},
+        "success": "any step", "actions": "drawn" if cfg.stochastic else "means",
+    }  # fmt: skip
+    for name, make in policies.items():
+        vec = envs.make(
+            tasks, seed=cfg.seed, copies=copies, goals="cycle", goal_seed=cfg.goal_seed, horizon=cfg.horizon,
+            workers=cfg.workers,
+        )  # fmt: skip
+        total = len(tasks) * copies * -(-cfg.episodes // copies)
+        with contextlib.closing(vec), progress(name, total, cfg.quiet) as show:
+            played = play(make(), vec, -(-cfg.episodes // copies), stop_after_success=cfg.stop_after_success, show=show)
+            unstable = vec.unstable
+        by_task = scores(played, tasks)
+        low, high = wilson(int(played.success.sum()), len(played.success))
+        found["policies"][name] = {
+            "tasks": by_task, "success": float(np.mean([score["success"] for score in by_task.values()])),
+            "success_final": float(np.mean([score["success_final"] for score in by_task.values()])),
+            "low": low, "high": high, "unstable_steps": unstable,
+        }  # fmt: skip
+    return found
+
+
+def subjects(cfg: EvaluateConfig) -> tuple[tuple[str, ...], dict[str, Callable[[], Acting]], int | None]:
+    """The tasks, who is to do them, and which goals those were trained on."""
+    where = device.resolve(cfg.device)
+    asked = bool(cfg.tasks or cfg.benchmark)
+    if cfg.policy == "scripted":
+        return cfg.chosen, {"scripted": lambda: Scripted(cfg.chosen)}, None
+    if cfg.policy == "random":
+        return cfg.chosen, {"random": lambda: Chance(numpy_generator(cfg.seed, "random policy"))}, None
+    if cfg.run is None:  # not in the configuration: tyro makes one of the defaults
+        made_by = {"collective": "collective distill", "expert": "collective train-worker"}[cfg.policy]
+        raise UsageError(f"--run: which {cfg.policy}? Give the folder that `{made_by}` wrote")
+    if cfg.policy == "expert":
+        tasks = cfg.chosen if asked else experts.tasks_of(cfg.run)
+        if not tasks:
+            raise DataError(f"{cfg.run} holds no experts: `collective train-worker` makes some")
+        trained = Experts(cfg.run, tasks, not cfg.stochastic)
+        return tasks, {"expert": lambda: trained}, goals_of(cfg.run)
+    path = find(cfg.run)
+    arms = tuple(checkpoint.load(path).get("parts", {}).get("policies", {}))
+    if not arms:
+        raise DataError(f"{path} holds no collective policy: `collective distill` makes one")
+    if unknown := [arm for arm in cfg.arms if arm not in arms]:
+        raise UsageError(f"arms: {path} holds the policies {', '.join(arms)}, not {unknown[0]}")
+    loaded = {arm: Collective.load(path, arm, where) for arm in cfg.arms or arms}
+    tasks = cfg.chosen if asked else next(iter(loaded.values())).tasks
+    for arm, policy in loaded.items():
+        if arm == "task-id" and (policy.numbers(tasks) < 0).any():
+            raise UsageError(f"{arm} knows {', '.join(policy.tasks)} only: choose --arms cls for other tasks")
+    made = {arm: (lambda policy=policy: Told(policy, tasks, not cfg.stochastic)) for arm, policy in loaded.items()}
+    return tasks, made, goals_of(path.parent.parent)
+
+
+def goals_of(run: Path) -> int | None:
+    """The goal seed that a run's data had, where it says so."""
+    for folder in (run, run / "collective"):
+        if (folder / "env.json").is_file():
+            facts = read_json(folder / "env.json")
+            return facts.get("goal_seed") if isinstance(facts, dict) else None
+    return None
+
+
+def folder_of(cfg: EvaluateConfig) -> Path | None:
+    """Where the files go."""
+    if cfg.output is not None:
+        return cfg.output
+    if cfg.run is None:
+        return None
+    run = cfg.run if cfg.run.is_dir() else cfg.run.parent.parent
+    return run / "analysis"
+
+
+def write(found: dict[str, Any], folder: Path, name: str) -> None:
+    """NAME.json and NAME.csv."""
+    text = io.StringIO()
+    columns = ["policy", "task", "episodes", "success", "low", "high", "success_final", "return_mean"]
+    writer = csv.DictWriter(text, [*columns, "steps_to_success"])
+    writer.writeheader()
+    for policy, result in found["policies"].items():
+        writer.writerows({"policy": policy, "task": task, **row} for task, row in result["tasks"].items())
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{name}.json", found)
+        write_atomic(folder / f"{name}.csv", lambda file: file.write(text.getvalue().encode()))
+
+
+def table(found: dict[str, Any]) -> str:
+    """Success at any step with its 95 % interval, and at the last step."""
+    policies = found["policies"]
+    tasks = list(next(iter(policies.values()))["tasks"])
+    width = max(len("mean of tasks"), *map(len, tasks))
+    lines = [f"{'success at any step (last step)':{width}}"]
+    lines += [f"{'':{width}}  " + "  ".join(f"{name:^28}" for name in policies)]
+    for task in tasks:
+        cells = [
+            f"{row['success']:.2f} [{row['low']:.2f}, {row['high']:.2f}] ({row['success_final']:.2f})"
+            for row in (result["tasks"][task] for result in policies.values())
+        ]
+        lines.append(f"{task:{width}}  " + "  ".join(f"{cell:^28}" for cell in cells))
+    cells = [f"{result['success']:.3f} ({result['success_final']:.3f})" for result in policies.values()]
+    lines.append(f"{'mean of tasks':{width}}  " + "  ".join(f"{cell:^28}" for cell in cells))
+    goals = "the goals trained on" if found["seen_goals"] else "goals never trained on"
+    lines.append(f"{found['options']['episodes']} episodes a task on {goals}, actions: {found['actions']}")
+    return "\n".join(lines)
