@@ -79,6 +79,14 @@ VERBS = {
         "collective.config_student:CompareStudentsConfig",
         "collective.run.compare_students:compare_students",
     ),
+    "video": ("Film a policy.", "collective.config_use:VideoConfig", "collective.run.video:film"),
+    "plot": ("Draw a run's record.", "collective.config_use:PlotConfig", "collective.run.plot:plot"),
+    "config": (
+        "Print the options of a command, or of a run.",
+        "collective.config_use:ShowConfig",
+        "collective.run.config_show:show",
+    ),
+    "doctor": ("Check the installation.", "collective.config_use:DoctorConfig", "collective.run.doctor:doctor"),
 }
 
 

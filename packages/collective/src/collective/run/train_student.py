@@ -1,0 +1,99 @@
+"""`collective train-student`: soft actor-critic with a teacher, or plain. The same command goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collective.config import ACTION_DIM, OBS_DIM
+from collective.config_student import StudentConfig
+from collective.rollout import Acting
+from collective.run.exam import Plain
+from collective.run.lesson import MAY_CHANGE, Learner
+from collective.students import Guide, Learnt, Script, Teacher, open_network
+from rlblocks.sac import SAC
+from rlcore import device
+from rlcore.run import Run
+from rlcore.vecenv import VecStep
+
+Array = np.ndarray[Any, Any]
+
+
+def train(cfg: StudentConfig) -> Path:
+    """Train as `cfg` says; returns the run's folder.
+
+    Errors: DataError where there is no such teacher; see rlcore.run.Run.open, rlcore.errors.NumericalError.
+    """
+    device.set_threads(cfg.threads)
+    where = device.resolve(cfg.device)
+    teacher = open_teacher(cfg, where)
+    facts = {
+        "stage": "student", "task": cfg.task, "teacher": cfg.teacher, "method": method(cfg), "horizon": cfg.horizon,
+        "reward_version": cfg.reward_version, "success": "at any step",
+        "teacher_fingerprint": teacher and teacher.fingerprint,
+    }  # fmt: skip
+    with (
+        Run.open(
+            cfg, program="collective", total=cfg.steps, stride=cfg.num_envs, may_change=MAY_CHANGE, facts=facts
+        ) as run,
+        contextlib.closing(Student(run, cfg, teacher, where)) as learner,
+    ):
+        return learner.learn()
+
+
+def method(cfg: StudentConfig) -> str:
+    """What the student has from its teacher, in words: `plain`, `scripted: bonus 1, mix 0.5`."""
+    if cfg.teacher == "none":
+        return "plain"
+    given = [f"{cfg.shaping} {cfg.bonus_scale:g}"] * (cfg.shaping != "none") + [f"mix {cfg.mix:g}"] * (cfg.mix > 0)
+    kind = "scripted" if cfg.teacher == "scripted" else "collective"
+    return f"{kind}: {', '.join(given) or 'nothing'}"
+
+
+def open_teacher(cfg: StudentConfig, where: Any) -> Teacher | None:
+    """The teacher that was asked for. DataError where no collective network is there."""
+    if cfg.teacher == "none":
+        return None
+    if cfg.teacher == "scripted":
+        return Script(cfg.task, cfg.num_envs)
+    return Learnt(open_network(cfg.teacher, where), cfg.task, cfg.num_envs)
+
+
+class Student(Learner):
+    """Sees the observation; learns from the env's reward and the teacher's bonus."""
+
+    def __init__(self, run: Run, cfg: StudentConfig, teacher: Teacher | None, where: Any) -> None:
+        super().__init__(run, cfg, SAC(cfg.sac, OBS_DIM, ACTION_DIM, seeds=[run.seed("agent")], device=where))
+        self.student = cfg
+        self.guide = Guide(cfg, teacher, cfg.num_envs, run.numpy_generator("guide"))
+        self.parts |= {"agent": self.sac, "guide": self.guide}
+
+    def begin(self, obs: Array) -> None:
+        self.guide.begin(obs, 0)
+
+    def choose(self, obs: Array, step: int) -> Array:
+        action = self.envs.sample() if step < self.student.warmup else self.sac.act(obs)
+        return self.guide.act(action, step)
+
+    def keep(self, obs: Array, action: Array, moved: VecStep, after: Array, step: int) -> None:
+        bonus = self.guide.pay(action, moved, after, step)
+        self.experience.add(obs, action, moved, bonus, after)
+        if self.guide.asked(step):
+            self.run.meters.add({"bonus": float(bonus.mean()), "teacher_acts": float(self.guide.acted.mean())})
+
+    def owed(self, before: int, step: int) -> float:
+        counted = max(step - self.student.warmup, 0) - max(before - self.student.warmup, 0)
+        return counted * self.cfg.updates_per_step
+
+    def update(self, step: int) -> None:
+        batch = self.experience.sample(self.cfg.batch_size, self.guide.weight(step))
+        self.run.meters.add(self.sac.update(batch))
+
+    def player(self) -> Acting:
+        return Plain(self.sac)
+
+    def shown(self, step: int) -> dict[str, Any]:
+        return {"bonus_weight": self.guide.weight(step), "mix": self.guide.share(step)}
