@@ -54,6 +54,11 @@ VERBS = {
         "collective.config_encoder:EncoderConfig",
         "collective.run.train_encoder:train",
     ),
+    "embed": (
+        "Draw the codes of held-out windows by task.",
+        "collective.config_encoder:EmbedConfig",
+        "collective.run.embed:embed",
+    ),
     "distill": (
         "Distil labelled data into one policy.",
         "collective.config_distill:DistillConfig",

@@ -1,0 +1,1 @@
+"""What is computed from codes, runs and students, and drawn."""
