@@ -2,7 +2,7 @@
 
 The code comes from a frozen trajectory encoder ("cls"), or it is the task's number ("task-id", one of T), or nothing
 ("zero"): the last two are what the first one is measured against. Actor and critics are those of a soft actor-critic
-over [code, state], so that it can be trained on as one. Inputs are standardised by constants of the data it learnt from.
+over [code, state], so that it can be trained on as one. Inputs are standardised by constants of its data.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def find(path: Path) -> Path:
 
 
 def told(code: str, task: Array, count: int) -> Array:
-    """(N, C) codes that need no encoder: the task's number as one of `count`, or zeros. UsageError for a task unknown."""
+    """(N, C) codes without an encoder: the task's number, one of `count`, or zeros. UsageError for an unknown task."""
     if code == "zero":
         return np.zeros((len(task), CODE_DIM), np.float32)
     if (task < 0).any():

@@ -1,12 +1,10 @@
-"""Options of `collective distill`, `evaluate` and `video`. The comments are their --help. Loads no torch."""
+"""Options of `collective distill` and `evaluate`. The comments are their --help. Loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-import tyro.conf
 
 from collective.config import TasksConfig, check_range
 from rlcore.config import RunConfig
@@ -80,6 +78,8 @@ class EvaluateConfig(TasksConfig):
 
     policy: Literal["collective", "expert", "scripted", "random"] = "collective"  # Whose.
     run: Path | None = None  # Folder of a run of `distill` or `pipeline` (collective), or of `train-worker` (expert).
+    name: str | None = None  # Or its name in --dir.
+    dir: Path = Path("experiments/collective")  # Folder of the runs; the experts' is experiments/experts.
     episodes: int = 50  # Of each task.
     goal_seed: int = 1_000  # Decides the 50 goals; data are recorded with 0, so these are goals never trained on.
     horizon: int = 500  # Steps of an episode.
@@ -89,8 +89,8 @@ class EvaluateConfig(TasksConfig):
     workers: int = 0  # Processes that step envs; 0 steps them here.
     seed: int = 0  # Decides draws of a stochastic policy.
     arms: tuple[str, ...] = ()  # Policies of a distilled run to score; none: all it has.
-    name: str = "eval"  # Of the files written into the run's folder: analysis/NAME.json and .csv.
-    output: Path | None = None  # Folder for them instead; needed where there is no run.
+    label: str = "eval"  # Of the files written into the run's folder: LABEL.json and LABEL.csv.
+    output: Path | None = None  # Folder for them instead; without a run nothing is written unless it is given.
     device: str = "auto"  # auto, cpu, cuda or cuda:0.
     quiet: bool = False  # Show no progress.
     json: bool = False  # Print the result as JSON.
@@ -99,35 +99,3 @@ class EvaluateConfig(TasksConfig):
     def __post_init__(self) -> None:
         check_range(self, "episodes", "copies", "horizon", "stop_after_success", high=2**31)
         check_range(self, "goal_seed", "workers", "seed", low=0, high=2**31)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoConfig(TasksConfig):
-    """Film a policy, one episode a task."""
-
-    policy: Literal["collective", "expert", "scripted"] = "collective"  # Whose.
-    run: Path | None = None  # Folder of a run of `distill` or `pipeline`, or of `train-worker`.
-    output: Path = Path("videos")  # Folder of the films; each is called by task, success and return.
-    format: Literal["mp4", "gif"] = "mp4"  # Of the films; both need the extra video.
-    goal_seed: int = 1_000  # Decides the goals.
-    goal: int = 0  # Which of the 50 goals.
-    horizon: int = 200  # Steps of a film at most; it ends 20 steps after success.
-    every: int = 2  # Steps between frames.
-    fps: int = 30  # Frames a second.
-    arm: str = "cls"  # Of a distilled run.
-    device: str = "auto"  # auto, cpu, cuda or cuda:0.
-    debug: bool = False  # Show full tracebacks.
-
-    def __post_init__(self) -> None:
-        check_range(self, "horizon", "every", "fps", high=2**20)
-        check_range(self, "goal", low=0, high=50)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShowConfig:
-    """Print every option of a command with its default, or of a run as it was used."""
-
-    what: tyro.conf.Positional[str]  # A command such as distill, or the folder of a run.
-    preset: str = "none"  # Of the command.
-    json: bool = False  # Print JSON; otherwise lines of key = value.
-    debug: bool = False  # Show full tracebacks.

@@ -82,11 +82,16 @@ def dataset_of(
     """Trajectories as one data set."""
     rows = np.concatenate([each for each, _, _ in done])
     kinds = {name: (dtype, shape) for name, (dtype, shape) in ROWS.items()}
-    columns = {name: rows[:, COLUMNS[name]].reshape(-1, *shape).astype(dtype) for name, (dtype, shape) in kinds.items()}
+    columns: dict[str, Any] = {
+        name: rows[:, COLUMNS[name]].reshape(-1, *shape).astype(dtype) for name, (dtype, shape) in kinds.items()
+    }
     if not values:
         columns["q_target"][:] = np.nan
     numbers = np.stack([each for _, _, each in done]).astype(np.int64)
-    each = {"last_obs": np.stack([last for _, last, _ in done]).astype(np.float32), "arm_id": numbers[:, 0] * 0}
+    each: dict[str, Any] = {
+        "last_obs": np.stack([last for _, last, _ in done]).astype(np.float32),
+        "arm_id": numbers[:, 0] * 0,
+    }
     assert each.keys() | {"task_id", "goal_id"} == EACH.keys()
     offsets = np.cumsum([0, *(len(each) for each, _, _ in done)]).astype(np.int64)
     task_id, goal_id = numbers.T.copy()

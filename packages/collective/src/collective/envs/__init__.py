@@ -25,7 +25,8 @@ def make(
 
     Args:
         seed: with (first_env + i, k) it decides episode k of env i, whatever the number of processes.
-        goals: of the task's 50: "random" each episode, "cycle" (env + episode) % 50, or "fixed", the first one.
+        goals: of the task's 50: "random" each episode; "cycle" through them, shared out among the task's copies; or
+            "fixed", the first one.
         goal_seed: of the 50 goals, as in metaworld.MT1(task, seed).
         horizon: steps, then an episode is truncated. workers: processes; 0 steps here.
         reward_version: Meta-World's "v1" or "v2". goal_hidden: show zeros for the goal.

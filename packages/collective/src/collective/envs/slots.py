@@ -70,8 +70,9 @@ def goal_of(plan: Plan, env: int, episode: int) -> int:
     """The goal, 0 .. 49, of an episode of global env `env`."""
     if plan.goals == "fixed":
         return 0
-    if plan.goals == "cycle":
-        return (env + episode) % GOALS
+    if plan.goals == "cycle":  # the copies of a task share its goals out: 10 of them see all 50 in 5 episodes
+        copy = (env - plan.first_env) % plan.copies
+        return (plan.first_env + copy * (GOALS // plan.copies) + episode) % GOALS
     return int(np.random.Generator(np.random.PCG64(episode_seed(plan.seed, env, episode))).integers(GOALS))
 
 

@@ -76,7 +76,7 @@ def validate(cfg: ValidateConfig) -> int:
 
 def drop(folder: Path, manifest: dict[str, Any], names: set[str]) -> None:
     """Take shards out of the manifest and rename their files."""
-    kept, validation, first = [], [], 0
+    kept, validation, first = list[dict[str, Any]](), list[int](), 0
     for shard in manifest["shards"]:
         count = int(shard["trajectories"])
         if shard["file"] not in names:
@@ -116,7 +116,7 @@ def write_merged(cfg: MergeConfig) -> int:
 def subsample(cfg: SubsampleConfig) -> int:
     """Write a part: of each task the later trajectories, and at most `max` of them."""
     data, rng = load(cfg.data), numpy_generator(cfg.seed, "subsample")
-    kept = []
+    kept: list[Any] = []
     for t in range(len(data.tasks)):
         own = np.flatnonzero(data.task_id == t)
         own = own[int(cfg.drop_first * len(own)) :] if len(own) > cfg.above else own

@@ -106,7 +106,7 @@ class Distilling:
         self.tasks = known.tasks
         self.base = [(known, codes)]
         training = np.flatnonzero(known.split[known.trajectory_of_rows] == 0)
-        policies = {}
+        policies: dict[str, Collective] = {}
         for arm in cfg.arms:
             policy = Collective(
                 known.tasks, arm, encoder if arm == "cls" else None, cfg=network(cfg.hidden), device=where,
@@ -184,7 +184,9 @@ class Distilling:
                 with contextlib.closing(vec):
                     each = -(-cfg.eval_episodes // min(cfg.eval_episodes, 10))
                     found = scores(play(Told(policy, self.tasks), vec, each, stop_after_success=1), self.tasks)
-                row[f"success_{arm}"] = float(np.mean([score["success"] for score in found.values()]))
+                row[f"success_{arm}"] = row[f"success_{arm}/mean"] = float(
+                    np.mean([score["success"] for score in found.values()])
+                )
                 row |= {f"success_{arm}/{task}": score["success"] for task, score in found.items()}
         run.log("eval", step, row)
         rates = ", ".join(f"{arm} {row[f'success_{arm}']:.0%}" for arm in self.policies)

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from collective import envs, experts
 from collective.agent import Collective, find
 from collective.config_distill import EvaluateConfig
-from collective.rollout import Acting, Chance, Scripted, play, scores, wilson
+from collective.rollout import Acting, Chance, Played, Scripted, play, scores, wilson
 from collective.run.told import Experts, Told
 from rlcore import checkpoint, device
 from rlcore.config import to_dict
@@ -28,16 +28,18 @@ ABOUT = {"cls": "told the encoder's code", "task-id": "told the task's number", 
 
 
 def evaluate(cfg: EvaluateConfig) -> int:
-    """Play, print a table, write analysis/NAME.json and .csv."""
+    """Play, print a table, write LABEL.json and LABEL.csv."""
+    if cfg.run is None and cfg.name is not None:
+        cfg = replace(cfg, run=cfg.dir / cfg.name)
     found = measure(cfg)
     if (folder := folder_of(cfg)) is not None:
-        write(found, folder, cfg.name)
+        write(found, folder, cfg.label)
     if cfg.json:
         print(json.dumps(found))
         return 0
     print(table(found))
     if folder is not None:
-        print(f"written to {folder}: {cfg.name}.json, {cfg.name}.csv")
+        print(f"written to {folder}: {cfg.label}.json, {cfg.label}.csv")
     return 0
 
 
@@ -50,14 +52,14 @@ def measure(cfg: EvaluateConfig) -> dict[str, Any]:
         "options": to_dict(cfg), "seen_goals": trained_on == cfg.goal_seed, "policies": {},
         "success": "any step", "actions": "drawn" if cfg.stochastic else "means",
     }  # fmt: skip
-    for name, make in policies.items():
+    for name, policy in policies.items():
         vec = envs.make(
             tasks, seed=cfg.seed, copies=copies, goals="cycle", goal_seed=cfg.goal_seed, horizon=cfg.horizon,
             workers=cfg.workers,
         )  # fmt: skip
         total = len(tasks) * copies * -(-cfg.episodes // copies)
         with contextlib.closing(vec), progress(name, total, cfg.quiet) as show:
-            played = play(make(), vec, -(-cfg.episodes // copies), stop_after_success=cfg.stop_after_success, show=show)
+            played = play(policy, vec, -(-cfg.episodes // copies), stop_after_success=cfg.stop_after_success, show=show)
             unstable = vec.unstable
         by_task = scores(played, tasks)
         low, high = wilson(int(played.success.sum()), len(played.success))
@@ -66,17 +68,26 @@ def measure(cfg: EvaluateConfig) -> dict[str, Any]:
             "success_final": float(np.mean([score["success_final"] for score in by_task.values()])),
             "low": low, "high": high, "unstable_steps": unstable,
         }  # fmt: skip
+        found.setdefault("tasks", episodes_of(played, tasks))
+        found["tasks"][name] = {"returns": played.success.astype(float).tolist()}
     return found
 
 
-def subjects(cfg: EvaluateConfig) -> tuple[tuple[str, ...], dict[str, Callable[[], Acting]], int | None]:
+def episodes_of(played: Played, tasks: tuple[str, ...]) -> dict[str, Any]:
+    """Successes, 0 or 1, episode by episode: of all tasks together ("mean") and of each. Of the first policy."""
+    success = played.success.astype(float)
+    each = {task: {"returns": success[played.task == t].tolist()} for t, task in enumerate(tasks)}
+    return {"mean": {"returns": success.tolist()}, **each}
+
+
+def subjects(cfg: EvaluateConfig) -> tuple[tuple[str, ...], dict[str, Acting], int | None]:
     """The tasks, who is to do them, and which goals those were trained on."""
     where = device.resolve(cfg.device)
     asked = bool(cfg.tasks or cfg.benchmark)
     if cfg.policy == "scripted":
-        return cfg.chosen, {"scripted": lambda: Scripted(cfg.chosen)}, None
+        return cfg.chosen, {"scripted": Scripted(cfg.chosen)}, None
     if cfg.policy == "random":
-        return cfg.chosen, {"random": lambda: Chance(numpy_generator(cfg.seed, "random policy"))}, None
+        return cfg.chosen, {"random": Chance(numpy_generator(cfg.seed, "random policy"))}, None
     if cfg.run is None:  # not in the configuration: tyro makes one of the defaults
         made_by = {"collective": "collective distill", "expert": "collective train-worker"}[cfg.policy]
         raise UsageError(f"--run: which {cfg.policy}? Give the folder that `{made_by}` wrote")
@@ -84,8 +95,7 @@ def subjects(cfg: EvaluateConfig) -> tuple[tuple[str, ...], dict[str, Callable[[
         tasks = cfg.chosen if asked else experts.tasks_of(cfg.run)
         if not tasks:
             raise DataError(f"{cfg.run} holds no experts: `collective train-worker` makes some")
-        trained = Experts(cfg.run, tasks, not cfg.stochastic)
-        return tasks, {"expert": lambda: trained}, goals_of(cfg.run)
+        return tasks, {"expert": Experts(cfg.run, tasks, not cfg.stochastic)}, goals_of(cfg.run)
     path = find(cfg.run)
     arms = tuple(checkpoint.load(path).get("parts", {}).get("policies", {}))
     if not arms:
@@ -97,7 +107,7 @@ def subjects(cfg: EvaluateConfig) -> tuple[tuple[str, ...], dict[str, Callable[[
     for arm, policy in loaded.items():
         if arm == "task-id" and (policy.numbers(tasks) < 0).any():
             raise UsageError(f"{arm} knows {', '.join(policy.tasks)} only: choose --arms cls for other tasks")
-    made = {arm: (lambda policy=policy: Told(policy, tasks, not cfg.stochastic)) for arm, policy in loaded.items()}
+    made: dict[str, Acting] = {arm: Told(policy, tasks, not cfg.stochastic) for arm, policy in loaded.items()}
     return tasks, made, goals_of(path.parent.parent)
 
 
@@ -116,12 +126,11 @@ def folder_of(cfg: EvaluateConfig) -> Path | None:
         return cfg.output
     if cfg.run is None:
         return None
-    run = cfg.run if cfg.run.is_dir() else cfg.run.parent.parent
-    return run / "analysis"
+    return cfg.run if cfg.run.is_dir() else cfg.run.parent.parent
 
 
-def write(found: dict[str, Any], folder: Path, name: str) -> None:
-    """NAME.json and NAME.csv."""
+def write(found: dict[str, Any], folder: Path, label: str) -> None:
+    """LABEL.json and LABEL.csv."""
     text = io.StringIO()
     columns = ["policy", "task", "episodes", "success", "low", "high", "success_final", "return_mean"]
     writer = csv.DictWriter(text, [*columns, "steps_to_success"])
@@ -130,8 +139,8 @@ def write(found: dict[str, Any], folder: Path, name: str) -> None:
         writer.writerows({"policy": policy, "task": task, **row} for task, row in result["tasks"].items())
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{name}.json", found)
-        write_atomic(folder / f"{name}.csv", lambda file: file.write(text.getvalue().encode()))
+        write_json(folder / f"{label}.json", found)
+        write_atomic(folder / f"{label}.csv", lambda file: file.write(text.getvalue().encode()))
 
 
 def table(found: dict[str, Any]) -> str:
