@@ -6,11 +6,13 @@ numbers of the step before, goal xyz. Actions (4,) in [-1, 1]: shift of the hand
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from collective.envs.single import GOALS, Array, Goals, Plan, scripted
+from collective.config import task_name
+from collective.envs.single import GOALS, Array, Goals, Plan, scripted, unclipped
 from collective.envs.vec import TaskVec
 
 __all__ = ["GOALS", "TaskVec", "make", "script_actions", "scripted"]
@@ -41,5 +43,14 @@ def make(
 
 def script_actions(tasks: Sequence[str], task_index: Array, obs: Array) -> Array:
     """(N, 4) float32: the scripted action for each row of obs (N, 39); row i is of tasks[task_index[i]]."""
-    experts = {int(k): scripted(tasks[k]) for k in np.unique(task_index)}
-    return np.array([experts[int(k)](row) for k, row in zip(task_index, obs)], np.float32).reshape(-1, 4)
+    experts = _experts(tuple(tasks))
+    actions = np.empty((len(obs), 4), np.float32)
+    for i, (k, row) in enumerate(zip(task_index.tolist(), obs.astype(np.float64))):
+        actions[i] = experts[k](row)
+    np.minimum(np.maximum(actions, -1.0, out=actions), 1.0, out=actions)
+    return actions
+
+
+@functools.cache
+def _experts(tasks: tuple[str, ...]) -> list[Callable[[Array], Array]]:
+    return [unclipped(task_name(task)) for task in tasks]

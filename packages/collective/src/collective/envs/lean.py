@@ -23,6 +23,7 @@ from collective.envs.rebind import rebound
 from collective.envs.standins import GLOBALS, Shown, norm, tolerance
 
 Array = np.ndarray[Any, Any]
+float32, maximum, minimum = np.float32, np.maximum, np.minimum
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the simulator's future depends on
 UPRIGHT = np.array([1.0, 0.0, 1.0, 0.0])  # of the hand
 QUIET = {
@@ -52,6 +53,8 @@ class Lean(SawyerXYZEnv):  # type: ignore[misc]
         data = self.data
         self._raw, self.data = data, Shown(data)
         self._mocap, self._mocap_quat, self._ctrl = data.mocap_pos[0], data.mocap_quat[0], data.ctrl
+        # A float32 action times the scale is rounded to float32, as numpy does.
+        self._reach = float(float32(self.action_scale)), self.mocap_low.tolist(), self.mocap_high.tolist()
         self._hand = data.body("hand").xpos
         self._claws = data.body("rightclaw").xpos, data.body("leftclaw").xpos
         self._tips = data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos
@@ -77,48 +80,53 @@ class Lean(SawyerXYZEnv):  # type: ignore[misc]
         return obs  # type: ignore[no-any-return]
 
     def advance(self, action: Array) -> tuple[Array, float, dict[str, Any]]:
-        """One step by an action (4,) float32. Returns (observation (39,), reward, info)."""
-        data, mocap = self._raw, self._mocap
-        np.add(mocap, np.minimum(np.maximum(action[:3], -1), 1) * self.action_scale, out=mocap)
-        np.maximum(mocap, self.mocap_low, out=mocap)
-        np.minimum(mocap, self.mocap_high, out=mocap)
-        self._mocap_quat[:] = UPRIGHT
-        self._ctrl[0] = effort = action[3]
-        self._ctrl[1] = -effort
+        """One step by an action (4,) float32 in [-1, 1]. Returns (observation (39,), reward, info)."""
+        data, mocap, ctrl = self._raw, self._mocap, self._ctrl
+        x, y, z, effort = action.tolist()
+        scale, (left, near, down), (right, far, up) = self._reach  # numbers are faster than arrays of three
+        was_x, was_y, was_z = mocap.tolist()
+        mocap[0] = min(max(was_x + float(float32(x * scale)), left), right)
+        mocap[1] = min(max(was_y + float(float32(y * scale)), near), far)
+        mocap[2] = min(max(was_z + float(float32(z * scale)), down), up)
+        ctrl[0], ctrl[1] = effort, -effort
         mujoco.mj_step(self.model, data, nstep=self.frame_skip)
         mujoco.mj_forward(self.model, data)
         before, self._clock = self._clock, data.time
         if before > self._clock:  # the simulator broke down and began anew
             self.unstable += 1
+            self._mocap_quat[:] = UPRIGHT
             return self._last_stable_obs.copy(), 0.0, dict(QUIET)
-        obs = self._get_obs()
-        np.maximum(obs, self._low, out=obs)
-        np.minimum(obs, self._high, out=obs)
-        self._last_stable_obs = obs
+        self._last_stable_obs = obs = minimum(maximum(self._get_obs(), self._low), self._high)
         reward, info = self.evaluate_state(obs, action)
         return obs, reward, info
 
     def _get_obs(self) -> Array:
         """(39,), not yet cut to its bounds."""
-        obs = np.empty(39)
+        obs = np.zeros(39)
         obs[18:36] = self._prev_obs
-        self._prev_obs = obs[:18] = self._get_curr_obs_combined_no_goal()
-        obs[36:] = 0.0 if self._partially_observable else self._get_pos_goal()
+        self._prev_obs = frame = obs[:18]
+        self._fill(frame)
+        if not self._partially_observable:
+            obs[36:] = self._get_pos_goal()
         return obs
 
     def _get_curr_obs_combined_no_goal(self) -> Array:
         """(18,): hand, gripper, objects."""
-        if isinstance(self.data, Shown):
-            frame = np.zeros(18)
-            frame[:3] = self._hand
-            apart = self._claws[0] - self._claws[1]
-            frame[3] = min(max(sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
-            position, quaternion = self._get_pos_objects(), self._get_quat_objects()
-            frame[4:7], frame[7:11] = position[:3], quaternion[:4]
-            if len(position) > 3:
-                frame[11:14], frame[14:18] = position[3:], quaternion[4:]
-            return frame
-        return np.zeros(18)  # in the constructor, which throws it away
+        frame = np.zeros(18)
+        if isinstance(self.data, Shown):  # else in the constructor, which throws it away
+            self._fill(frame)
+        return frame
+
+    def _fill(self, frame: Array) -> None:
+        frame[:3] = self._hand
+        apart = self._claws[0] - self._claws[1]
+        frame[3] = min(max(sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
+        position, quaternion = self._get_pos_objects(), self._get_quat_objects()
+        if len(position) == 3:
+            frame[4:7], frame[7:11] = position, quaternion
+        else:
+            frame[4:7], frame[7:11], frame[11:14] = position[:3], quaternion[:4], position[3:]
+            frame[14:18] = quaternion[4:]
 
     @property
     def tcp_center(self) -> Array:

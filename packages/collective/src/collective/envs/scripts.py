@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +30,6 @@ def move(from_xyz: Array, to_xyz: Array, p: float) -> Array:
     return p * (to_xyz - from_xyz)  # type: ignore[no-any-return]
 
 
-@functools.cache
 def expert(task: str) -> Callable[[Array], Array]:
     """The expert of `task`: observation (39,) float64 -> action (4,) float32, not yet cut to [-1, 1]."""
     original = ENV_POLICY_MAP[task]

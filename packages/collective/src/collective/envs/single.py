@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -72,15 +73,20 @@ def open_env(task: str, plan: Plan) -> TaskEnv:
 
 def scripted(task: str) -> Callable[[Array], Array]:
     """The scripted expert of `task`: observation (39,) -> action (4,) float32 in [-1, 1]; keeps nothing in mind."""
-    task = task_name(task)
+    act = unclipped(task_name(task))
+    return lambda obs: np.minimum(np.maximum(act(obs.astype(np.float64)), -1.0), 1.0)
+
+
+@functools.cache
+def unclipped(task: str) -> Callable[[Array], Array]:
+    """The same for observations in float64, its actions not yet cut to [-1, 1]."""
     if task.startswith("toy-"):
         from collective.envs import toy
 
-        return lambda obs: toy.script(task, obs)
+        return functools.partial(toy.script, task)
     from collective.envs.metaworld import needed
 
     needed(task)
     from collective.envs.scripts import expert
 
-    act = expert(task)
-    return lambda obs: np.minimum(np.maximum(act(obs.astype(np.float64)), -1.0), 1.0)
+    return expert(task)

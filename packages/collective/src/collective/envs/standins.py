@@ -18,15 +18,18 @@ from metaworld.utils import reward_utils
 from scipy.spatial.transform import Rotation as SlowRotation  # type: ignore[import-untyped]
 
 Array = np.ndarray[Any, Any]
-float64 = np.float64
+ndarray, float64, DOUBLE = np.ndarray, np.float64, np.dtype(np.float64)
 LONG_TAIL = 3.0  # sqrt(1 / value_at_margin - 1) at the default 0.1
 
 
-def norm(x: Any, *args: Any, **options: Any) -> Any:
-    """np.linalg.norm of a vector of float64: the root of its product with itself, as there."""
-    if type(x) is np.ndarray and x.ndim == 1 and x.dtype == float64 and options in ({}, {"ord": 2}) and not args:
+def norm(x: Any, ord: Any = None, *args: Any, **options: Any) -> Any:
+    """np.linalg.norm of a vector of float64, or of one: the root of its product with itself, as there."""
+    kind, plain = type(x), (ord is None or ord == 2) and not args and not options
+    if plain and kind is ndarray and x.dtype is DOUBLE and x.ndim == 1:
         return float64(sqrt(x.dot(x)))
-    return np.linalg.norm(x, *args, **options)
+    if plain and kind is float64 and ord is None:
+        return float64(sqrt(x * x))
+    return np.linalg.norm(x, ord, *args, **options)
 
 
 def clip(x: Any, low: Any, high: Any, **options: Any) -> Any:

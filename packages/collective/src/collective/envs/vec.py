@@ -60,9 +60,10 @@ class TaskVec:
         Where `stop` (N,) holds, the episode ends with this step, as if it were its last.
         """
         self.board.stop[:] = False if stop is None else stop
-        np.clip(np.asarray(action, np.float32), -1.0, 1.0, out=self.board.action)
-        if (bad := np.isnan(self.board.action).any(1)).any():
-            i = int(bad.argmax())
+        shown = self.board.action
+        np.minimum(np.maximum(action, -1.0, out=shown), 1.0, out=shown)
+        if (total := shown.sum()) != total:
+            i = int(np.isnan(shown).any(1).argmax())
             raise NumericalError(f"env {self.plan.first_env + i} was given an action with NaN in it")
         self.slots.step(self._flip())
         board = self.board
