@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
 import numpy as np
 import pytest
 
 from collective import envs
 from collective.config import TOY_TASKS
 from collective.envs import toy
-from rlcore.errors import DataError, EnvironmentProblem, NumericalError, UsageError
+from rlcore.errors import DataError, EnvironmentProblem, NumericalError, QuintetWarning, UsageError
 
-Array = np.ndarray
+Array = np.ndarray[Any, Any]
 
 
 def rolled(vec: envs.TaskVec, steps: int) -> list[Array]:
@@ -18,8 +25,8 @@ def rolled(vec: envs.TaskVec, steps: int) -> list[Array]:
     found = []
     for _ in range(steps):
         moved = vec.step(vec.sample())
-        found += [moved.obs, moved.reward, moved.truncated, moved.info["success"], vec.goal_id]
-        found = [np.array(part) for part in found]
+        seen = moved.obs, moved.reward, moved.truncated, moved.info["success"], vec.goal_id
+        found += [part.copy() for part in seen]
     return found
 
 
@@ -172,3 +179,107 @@ def test_refusals():
     with pytest.raises(NumericalError, match="env 1"):
         vec.step(np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]]))
     assert envs.make(["toy-reach"], seed=0, render=True).render(0).shape == (240, 360, 3)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_workers_change_nothing(workers: int):
+    here = envs.make(TOY_TASKS, seed=4, copies=2, horizon=6)
+    there = envs.make(TOY_TASKS, seed=4, copies=2, horizon=6, workers=workers, render=True)
+    np.testing.assert_array_equal(here.reset(), there.reset())
+    assert_same(rolled(here, 8), rolled(there, 8))
+    state = here.state_dict()
+    for key, value in there.state_dict().items():
+        np.testing.assert_equal(value, state[key])
+    other = envs.make(TOY_TASKS, seed=4, copies=2, horizon=6, workers=2)
+    other.load_state_dict(state)
+    assert_same(rolled(here, 8), rolled(other, 8))
+    assert there.render(5).shape == (240, 360, 3)
+    there.close()
+    other.close()
+    other.close()
+
+
+def test_a_dead_worker_is_replaced_and_nothing_changes():
+    here = envs.make(TOY_TASKS, seed=4, copies=2, horizon=6)
+    there = envs.make(TOY_TASKS, seed=4, copies=2, horizon=6, workers=2, render=True)
+    np.testing.assert_array_equal(here.reset(), there.reset())
+    slots: Any = there.slots
+    for steps, worker in ((8, 0), (1, 0), (3, 1)):
+        assert_same(rolled(here, steps), rolled(there, steps))
+        os.kill(slots.workers[worker].process.pid, signal.SIGKILL)
+        with pytest.warns(QuintetWarning, match="exit code -9"):
+            assert_same(rolled(here, 1), rolled(there, 1))
+    os.kill(slots.workers[1].process.pid, signal.SIGKILL)
+    with pytest.warns(QuintetWarning, match="replaced"):
+        there.render(3)
+    assert there.restarts == 4
+    assert_same(rolled(here, 3), rolled(there, 3))
+    there.close()
+
+
+def test_a_worker_that_dies_each_time_is_named_with_its_env_and_episode(monkeypatch: pytest.MonkeyPatch):
+    real = toy.Toy.step
+
+    def fatal(self: toy.Toy, action: Array) -> Any:
+        if self.task == "toy-push" and self.goal[0] == doomed:
+            os._exit(7)
+        return real(self, action)
+
+    alike = envs.make(TOY_TASKS, seed=4, copies=2, horizon=6)
+    alike.reset()
+    while alike.board.episode[3] < 2:
+        alike.step(alike.sample())
+    doomed = alike.slots.envs[3].goal[0]  # of env 3's episode 2
+    monkeypatch.setattr(toy.Toy, "step", fatal)
+    there = envs.make(TOY_TASKS, seed=4, copies=2, horizon=6, workers=2)
+    there.reset()
+    rolled(there, 12)
+    with (
+        pytest.raises(EnvironmentProblem, match=r"env 3, episode 2 \(.*died \(exit code 7\), 4 times"),
+        pytest.warns(QuintetWarning, match="env 3"),
+    ):
+        there.step(there.sample())
+    there.close()
+
+
+def test_what_a_worker_finds_wrong_is_said_here(monkeypatch: pytest.MonkeyPatch):
+    def broken(self: toy.Toy, action: Array) -> Any:
+        raise ValueError("no puck")
+
+    monkeypatch.setattr(toy.Toy, "step", broken)
+    for workers in (0, 2):
+        vec = envs.make(TOY_TASKS, seed=4, first_env=5, workers=workers)
+        vec.reset()
+        with pytest.raises(EnvironmentProblem, match=r"env 5, episode 0 \(reset seed \d+\): ValueError: no puck"):
+            vec.step(vec.sample())
+        vec.close()
+
+
+def test_workers_leave_signals_to_the_trainer_and_end_with_it():
+    vec = envs.make(TOY_TASKS, seed=4, workers=2)
+    processes = [worker.process for worker in vec.slots.workers]  # type: ignore[union-attr]
+    for process in processes:
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(process.pid, name)
+    vec.reset()
+    vec.step(vec.sample())
+    assert all(process.is_alive() for process in processes)
+    program = (
+        "import os, sys; from collective import envs; v = envs.make(['toy-reach', 'toy-push'], seed=0, workers=2);"
+        "print(*[w.process.pid for w in v.slots.workers], flush=True); os.kill(os.getpid(), 9)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    deadline = time.monotonic() + 20
+    for pid in map(int, found.stdout.split()):
+        while alive(pid):
+            assert time.monotonic() < deadline, "a worker outlives its trainer"
+            time.sleep(0.05)
+    vec.close()
+    assert not any(alive(process.pid) for process in processes if process.pid)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -28,10 +28,11 @@ def layout(num_envs: int, horizon: int) -> dict[str, tuple[tuple[int, ...], Any]
         "obs": ((2, num_envs, OBS_DIM), np.float32),  # in turns: the one before stays whole for one more step
         "final_obs": ((num_envs, OBS_DIM), np.float32),
         "action": ((num_envs, ACTION_DIM), np.float32),
-        "stop": ((num_envs,), np.bool_),  # end the episode with this step
         "reward": ((num_envs,), np.float32),
         "truncated": ((num_envs,), np.bool_),
         "success": ((num_envs,), np.bool_),
+        "stop": ((num_envs,), np.bool_),  # end the episode with this step
+        "busy": ((num_envs,), np.bool_),  # being stepped: where a process died
     }
 
 
@@ -46,10 +47,11 @@ class Board:
     obs: Array
     final_obs: Array
     action: Array
-    stop: Array
     reward: Array
     truncated: Array
     success: Array
+    stop: Array
+    busy: Array
 
     def __init__(self, memory: Any, num_envs: int, horizon: int) -> None:
         start = 0
@@ -79,6 +81,8 @@ def goal_of(plan: Plan, env: int, episode: int) -> int:
 class Slots:
     """The envs `members` of a vector, stepped in this process."""
 
+    restarts = 0  # of processes: there are none
+
     def __init__(self, plan: Plan, board: Board, members: Iterable[int]) -> None:
         self.plan, self.board = plan, board
         self.envs = {i: open_env(plan.tasks[i // plan.copies], plan) for i in members}
@@ -94,10 +98,12 @@ class Slots:
         for i, env in self.envs.items():
             action, t = board.action[i], int(board.t[i])
             board.history[i, t] = action
+            board.busy[i] = True
             try:
                 obs, board.reward[i], board.success[i] = env.step(action)
             except Exception as error:
                 raise self._failure(i, error) from error
+            board.busy[i] = False
             board.unstable[i] = env.unstable
             board.t[i] = t + 1
             ended = t + 1 == self.plan.horizon or bool(board.stop[i])
@@ -142,3 +148,10 @@ class Slots:
     def close(self) -> None:
         for env in self.envs.values():
             env.close()
+
+
+def alone(plan: Plan) -> Slots:
+    """All envs of `plan` in this process."""
+    board = Board(bytearray(Board.size(plan.num_envs, plan.horizon)), plan.num_envs, plan.horizon)
+    board.episode[:] = -1
+    return Slots(plan, board, range(plan.num_envs))

@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from collective.config import ACTION_DIM, OBS_DIM
+from collective.envs.crew import Crew
 from collective.envs.single import Array, Plan
-from collective.envs.slots import Board, Slots
+from collective.envs.slots import alone
 from rlcore.errors import DataError, EnvironmentProblem, NumericalError, QuintetWarning
 from rlcore.seeding import numpy_generator, numpy_state, set_numpy_state
 from rlcore.vecenv import VecStep
@@ -31,9 +32,8 @@ class TaskVec:
         self._random = numpy_generator(plan.seed, "random actions", plan.first_env)
         self.terminated = np.zeros(self.num_envs, bool)
         self._side = 0
-        self.board = Board(bytearray(Board.size(self.num_envs, plan.horizon)), self.num_envs, plan.horizon)
-        self.slots = Slots(plan, self.board, range(self.num_envs))
-        self.board.episode[:] = -1
+        self.slots = Crew(plan, min(workers, plan.num_envs)) if workers > 0 else alone(plan)
+        self.board = self.slots.board
         self.current_obs: Array = self.board.obs[0]
 
     @property
@@ -43,6 +43,10 @@ class TaskVec:
     @property
     def unstable(self) -> int:
         return int(self.board.unstable.sum())
+
+    @property
+    def restarts(self) -> int:
+        return self.slots.restarts
 
     def _flip(self) -> int:
         self._side = 1 - self._side
