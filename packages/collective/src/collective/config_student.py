@@ -38,7 +38,7 @@ class LearnConfig(RunConfig):
     save_replay: bool = True  # Keep them on disk, so that a resumed run repeats bit for bit.
     gamma: float = 0.99  # Discount an env step.
     eval_every: int = 4_000  # Env steps between evaluations.
-    eval_episodes: int = 10  # Episodes of an evaluation: greedy, one a goal, the same ones each time.
+    eval_episodes: int = 10  # Episodes of an evaluation: greedy, the same ones each time; 50 have a goal each.
     eval_goal_seed: int = 0  # Decides the goals of evaluations; the goal_seed of training means the same 50.
     early_stop: int | None = None  # Stop after this many evaluations in a row that all succeed.
 

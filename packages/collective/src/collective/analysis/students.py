@@ -76,7 +76,7 @@ def read_run(folder: Path, first: float) -> Curve:
     except (QuintetError, KeyError) as error:
         raise DataError(f"{folder}: {error}") from None
     rows = read_metrics(folder)
-    keys = ("step", "return_mean", "success_rate")
+    keys = ("step", "return_mean", "success")
     found = [[row[key] for key in keys] for row in rows if row.get("kind") == "eval"]
     if not found or found[-1][0] < first:
         raise DataError(f"{folder} has evaluations up to step {found[-1][0] if found else 0:,}, not {first:,.0f}")

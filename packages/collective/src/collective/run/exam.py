@@ -9,7 +9,7 @@ import numpy as np
 
 from collective.agent import Collective
 from collective.config_student import LearnConfig
-from collective.envs import TaskVec, make
+from collective.envs import make
 from collective.rollout import Acting, Played, play
 from collective.windows import Rolling
 from rlblocks.sac import SAC
@@ -40,50 +40,34 @@ class Coded:
 
 
 class Exam:
-    """Envs to be evaluated in: episode e has goal e (mod 50), and depends on the seed and on e alone.
+    """Envs to be evaluated in. They stay open until `close`, for to build them takes as long as to play.
 
-    A single group of envs stays open until `close`, for to build them takes as long as to play; of several groups only
-    one is open at a time.
+    Their goals are shared out evenly among the 50, and each evaluation begins with the same episodes.
     """
 
     def __init__(self, cfg: LearnConfig, seed: int) -> None:
-        self.cfg, self.seed = cfg, seed
-        episodes = cfg.eval_episodes
-        self.sizes = [min(MAX_ENVS, episodes - first) for first in range(0, episodes, MAX_ENVS)]
-        self.open: tuple[TaskVec, dict[str, Any]] | None = None  # a group, and its state before the first episode
+        copies = max(d for d in range(1, MAX_ENVS + 1) if cfg.eval_episodes % d == 0)
+        self.each = cfg.eval_episodes // copies
+        self.envs = make(
+            (cfg.task,), seed=seed, copies=copies, goals="cycle", goal_seed=cfg.eval_goal_seed, horizon=cfg.horizon,
+            reward_version=cfg.reward_version,
+        )  # fmt: skip
+        self.start = self.envs.state_dict()  # before the first episode
 
     def take(self, policy: Acting) -> Played:
-        """One episode of each env."""
-        parts = []
-        for i, size in enumerate(self.sizes):
-            envs, start = self.open or self._make(i * MAX_ENVS, size)
-            envs.load_state_dict(start)
-            parts.append(play(policy, envs, 1))
-            if len(self.sizes) == 1:
-                self.open = envs, start
-            else:
-                envs.close()
-        names = [field.name for field in dataclasses.fields(Played)]
-        return Played(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-    def _make(self, first: int, size: int) -> tuple[TaskVec, dict[str, Any]]:
-        cfg = self.cfg
-        envs = make(
-            (cfg.task,), seed=self.seed, copies=size, first_env=first, goals="cycle", goal_seed=cfg.eval_goal_seed,
-            horizon=cfg.horizon, reward_version=cfg.reward_version,
-        )  # fmt: skip
-        return envs, envs.state_dict()
+        """As many episodes as the options say."""
+        self.envs.load_state_dict(self.start)
+        return play(policy, self.envs, self.each)
 
     def close(self) -> None:
         """Close the envs."""
-        if self.open is not None:
-            self.open[0].close()
+        self.envs.close()
 
 
 def row_of(played: Played) -> dict[str, float | int]:
     """The numbers of an evaluation: success at any step, as Meta-World counts it, and at the last one."""
     return {
         "return_mean": float(played.returns.mean()), "return_std": float(played.returns.std()),
-        "success_rate": float(played.success.mean()), "success_final": float(played.final.mean()),
+        "success": float(played.success.mean()), "success_final": float(played.final.mean()),
         "episodes": len(played.returns),
     }  # fmt: skip

@@ -147,7 +147,7 @@ class Learner(ABC):
         row = row_of(played)
         run.log("eval", step, row)
         self.tally.passes = self.tally.passes + 1 if played.success.all() else 0
-        run.console.say(f"step {step:,}: success {row['success_rate']:.0%}, return {row['return_mean']:.0f}")
+        run.console.say(f"step {step:,}: success {row['success']:.0%}, return {row['return_mean']:.0f}")
         return float(row["return_mean"])
 
     def passed(self) -> bool:
@@ -179,7 +179,7 @@ class Tally:
         if not ended:
             return []
         found = [("return_mean", total) for total, _ in ended]
-        found += [("success_rate", float(flag)) for flag in self.succeeded[done]]
+        found += [("success", float(flag)) for flag in self.succeeded[done]]
         self.last.extend(self.succeeded[done].tolist())
         self.episodes += len(ended)
         self.succeeded[done] = False
