@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Program:
-    """A command line with the verbs train and eval; the templates say what it calls the same things.
+    """A command line with verbs that train and that score; the templates say what it calls the same things.
 
     `stage` comes before those verbs, where a program has several. `returns` is the key of the learning curve in "eval"
     rows; with {part} in it, that of each part of a task, which otherwise has "eval_task" rows of its own.
@@ -48,6 +48,7 @@ class Program:
     score: str = "--num-eval-episodes {episodes} --seed-base {base}"
     stage: str = ""
     returns: str = "return_mean"
+    verbs: tuple[str, str] = ("train", "eval")  # what trains, what scores
 
     @property
     def is_peer(self) -> bool:

@@ -100,6 +100,32 @@ TASKS = {
     ),
 }
 
+FIVE = ("reach-v3", "push-v3", "drawer-close-v3", "button-press-topdown-v3", "window-open-v3")
+TEN = (
+    *FIVE, "pick-place-v3", "door-open-v3", "drawer-open-v3", "peg-insert-side-v3", "window-close-v3",
+)  # fmt: skip
+ONE_OF = "One of the tasks of one policy, told by its code: share of 50 goals never trained on, success at any step."
+ARMS = {
+    "mean": ("told its code", "told by the code of what it has seen itself do"),
+    "task-id": ("told the number", "told the number of its task"),
+    "zero": ("told nothing", "told nothing about its task"),
+}
+for _name, _tasks, _title in (("mt5", FIVE, "Five Meta-World tasks"), ("mt10", TEN, "MT10")):
+    TASKS[_name] = Task(
+        _title, _name, about="Scripts demonstrate, one policy does them all.", episodes=50, needs="metaworld",
+        parts=(*ARMS, *_tasks),
+    )  # fmt: skip
+    for _part, (_short, _told) in ARMS.items():
+        about = f"Mean success of one policy that is {_told}, on goals never trained on."
+        TASKS[f"{_name}/{_part}"] = Task(f"{_title}, {_short}", _name, bar=0.8, about=about)
+    for _part in _tasks:
+        TASKS[f"{_name}/{_part}"] = Task(f"{_title}: {_part.removesuffix('-v3')}", _name, bar=0.9, about=ONE_OF)
+TASKS["reach"] = Task(
+    "reach-v3", "reach-v3", bar=0.7, about="Share of a task's 50 goals reached by a soft actor-critic, greedy.",
+    episodes=50, needs="metaworld", parts=("reach-v3",),
+)  # fmt: skip
+TASKS["reach/reach-v3"] = Task("reach-v3, an expert", "reach-v3", bar=0.7, about=TASKS["reach"].about)
+
 # --- methods ----------------------------------------------------------------------------------------------------------
 MPN = Program(
     "mpn",
@@ -138,6 +164,24 @@ GASP = Program(
     stage="rl",
     returns="drawn_return_mean",
 )
+COLLECTIVE = Program(
+    "collective",
+    about="collective is distilled from scripted experts; costs include its data and its encoder",
+    train="--data {runs}/{name}.data --seed {seed} --updates {steps} --eval-every {every}",
+    score="--episodes {episodes} --goal-seed {base} --quiet",
+    scored="share of successful episodes of the last policy",
+    returns="success_{part}",
+    verbs=("distill", "evaluate"),
+)
+WORKER = Program(
+    "collective",
+    about="collective's experts are soft actor-critics",
+    train="--tasks {env} --seed {seed} --steps {steps} --eval-every {every}",
+    score="--policy expert --episodes {episodes} --goal-seed 0 --quiet",
+    scored="share of a task's goals reached by the best checkpoint",
+    returns="success/{part}",
+    verbs=("train-worker", "evaluate"),
+)
 SB3_DQN = Program(
     "benchmarks/peers/sb3_dqn.py",
     about="stable-baselines3 DQN has the settings its own zoo found for CartPole-v1, elsewhere its defaults",
@@ -157,6 +201,17 @@ def on_skills(title: str, rl: str, skills: str = "", options: str = "") -> Metho
     learn = "gasp skills train --preset " + (skills or rl) + " --data {runs}/{name}.h5 --seed {seed}"
     before = (walks, learn + " --name {name}.skills --dir {runs}")
     return Method(title, GASP, f"--preset {rl} --skills {{runs}}/{{name}}.skills {options}", before=before)
+
+
+def from_scripts(title: str, record: str, encoder: str, distill: str) -> Method:
+    """collective with its data and its encoder learnt as part of the job."""
+    where = "--seed {seed} --quiet --dir {runs} --name {name}"
+    before = (
+        f"collective record --preset cpu --benchmark {{env}} {where}.data {record}",
+        f"collective train-encoder --preset cpu --data {{runs}}/{{name}}.data {where}.encoder {encoder}",
+    )
+    options = f"--encoder {{runs}}/{{name}}.encoder {distill}"
+    return Method(title, COLLECTIVE, options, before=before)
 
 
 METHODS = {
@@ -179,6 +234,12 @@ METHODS = {
     "gasp-none": on_skills("gasp (no prior)", "maze/none", "maze/spirl"),
     "gasp-prior": on_skills("gasp, skill prior alone", "maze/gasp", options="--updates-per-skill 0"),
     "spirl-prior": on_skills("SPiRL, skill prior alone", "maze/spirl", options="--updates-per-skill 0"),
+    "collective": from_scripts("collective", "", "--updates 500", "--preset cpu"),
+    "collective-mt10": from_scripts("collective", "", "--updates 1000", "--preset mt10"),
+    "collective-quick": from_scripts(
+        "collective", "--steps 3000", "--updates 250", "--preset cpu --round-steps 2000 --critic-updates 100"
+    ),
+    "collective-worker": Method("collective, an expert", WORKER, "--preset cpu"),
     "sb3-sac": Method("stable-baselines3 SAC", SB3_SAC, "--eval-episodes 5"),
     "sb3-sac-cpu": Method(
         "stable-baselines3 SAC (CPU)", SB3_SAC, "--eval-episodes 5", cpu_of=("prismatic", "prismatic-dense")
@@ -231,6 +292,16 @@ GASP_CLAIMS = tuple(
     )
 )
 
+COLLECTIVE_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings
+DISTIL_STEPS, MT10_DISTIL_STEPS, WORKER_STEPS = 5_000, 9_000, 30_000  # updates, updates, env steps
+EASY = ("drawer-close-v3", "button-press-topdown-v3", "window-open-v3")
+COLLECTIVE_CLAIMS = (
+    Claim("mt5/mean", "collective", at_least=0.85),
+    *(Claim(f"mt5/{task}", "collective", at_least=0.9) for task in EASY),
+    Claim("mt10/mean", "collective-mt10", at_least=0.8),
+    Claim("reach/reach-v3", "collective-worker", at_least=0.7),
+)
+
 TIERS = {
     "quick": Tier(
         "all finished methods beside their peers",
@@ -239,6 +310,7 @@ TIERS = {
             Group("cartpole-balance", (*BOTH, "sb3-sac", "sb3-sac-cpu"), QUICK_STEPS, eval_every=2_000, seeds=(0,)),
             Group("toy", TOY_ARMS, TOY_STEPS, eval_every=80_000, seeds=(0,)),
             Group("maze", ("gasp", "spirl", "gasp-none"), MAZE_STEPS // 2, eval_every=5_000, seeds=(0,)),
+            Group("mt5", ("collective-quick",), 2_500, eval_every=1_250, seeds=(0,)),
             Group("cartpole", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=80_000, eval_every=2_500),
             Group("tmaze", ("mpn", "mpn-frozen", "gru", "sb3-dqn"), steps=25_000, eval_every=2_500),
         ),
@@ -283,6 +355,16 @@ TIERS = {
         seeds=GASP_SEEDS,
         claims=GASP_CLAIMS,
     ),
+    "collective": Tier(
+        "learning claims of collective, on three and five seeds; about two hours of CPU time",
+        (
+            Group("mt5", ("collective",), DISTIL_STEPS, eval_every=2_500),
+            Group("reach", ("collective-worker",), WORKER_STEPS, eval_every=5_000, seeds=COLLECTIVE_SEEDS[:3]),
+            Group("mt10", ("collective-mt10",), MT10_DISTIL_STEPS, eval_every=4_500, seeds=COLLECTIVE_SEEDS[:3]),
+        ),
+        seeds=COLLECTIVE_SEEDS,
+        claims=COLLECTIVE_CLAIMS,
+    ),
     "full": Tier(
         "every core of mpn and the peer on every task of mpn, on five seeds",
         (
@@ -307,8 +389,9 @@ def make_job(group: Group, method: str, seed: int, runs: str) -> Job:
     values |= {"every": group.eval_every, "episodes": task.episodes, "base": EVAL_SEED_BASE}
     values |= {"runs": runs, "name": job_name(group.task, method, seed)}
     options = f"{task.peer_options if program.is_peer else task.options} {how.options.format(**values)}"
-    train = (*start, *program.stage.split(), "train", *where, *f"{program.train.format(**values)} {options}".split())
-    score = (*start, *program.stage.split(), "eval", *where, *program.score.format(**values).split())
+    trains, scores = ((*start, *program.stage.split(), *verb.split(), *where) for verb in program.verbs)
+    train = (*trains, *f"{program.train.format(**values)} {options}".split())
+    score = (*scores, *program.score.format(**values).split())
     others = tuple(job_name(group.task, other, seed) for other in how.cpu_of)
     if others:
         train = (*train, "--cpu-of", *(f"{runs}/{other}" for other in others))

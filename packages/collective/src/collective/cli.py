@@ -95,10 +95,38 @@ VERBS = {
 }
 
 
+MODES = {  # the modes that users of the published code know, as commands
+    "train_worker": "train-worker", "online_distill_collective_network": "online-distill", "record": "record",
+    "train_student": "train-student", "train_student_finetuning": "finetune",
+    "distill_collective_transformer": "distill", "evaluate_collective_transformer": "evaluate",
+}  # fmt: skip
+KEYS = {  # and the keys
+    "env.benchmark.env_name": "tasks", "setup.seed": "seed", "experiment.num_train_steps": "steps",
+    "experiment.num_eval_episodes": "eval_episodes", "experiment.eval_freq": "eval_every",
+}  # fmt: skip
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["run"]:
+        arguments = translated(arguments[1:])
     return cli.dispatch("collective", VERBS, arguments, version=__version__)
+
+
+def translated(words: list[str]) -> list[str]:
+    """`run experiment.mode=train_worker env.benchmark.env_name=reach-v3` as the command of today.
+
+    A mode that is unknown stays a word, at which the command line says what it knows.
+    """
+    pairs = dict(word.split("=", 1) for word in words if "=" in word)
+    mode = pairs.pop("experiment.mode", "run")
+    verb = MODES.get(mode, mode.replace("_", "-"))
+    task = "task" if verb in ("train-student", "finetune") else "tasks"
+    named = {KEYS.get(key, key).replace("tasks", task): value for key, value in pairs.items()}
+    rest = [word for word in words if "=" not in word]
+    options = [f"{key}={value}" for key, value in named.items()]
+    return [*verb.split(), *options, *rest]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class DistillConfig(RunConfig):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "cpu": {},
+        "mt10": {"updates": 9_000, "rounds": 3},
         "single-gpu": {"batch_size": 512, "updates": 50_000, "critic_updates": 10_000, "eval_every": 5_000},
         "gpu-server": {"batch_size": 4_096, "updates": 50_000, "critic_updates": 10_000, "eval_every": 5_000},
         "reference": {
@@ -41,20 +42,20 @@ class DistillConfig(RunConfig):
     reencode: bool = False  # Compute the data's task codes anew where they are of another encoder.
     arms: tuple[Code, ...] = ("cls", "task-id", "zero")  # What each policy is told; the first one is the result.
     hidden: tuple[int, ...] = (300, 300)  # Hidden units of the actor and of each critic.
-    updates: int = 9_000  # Updates of the actors.
-    critic_updates: int = 2_000  # Updates of the critics, after those.
+    updates: int = 5_000  # Updates of the actors.
+    critic_updates: int = 1_000  # Updates of the critics, after those.
     batch_size: int = 256  # Transitions an update, the same number of each task on average.
     lr: float = 1e-3  # Adam's step size at the start.
     schedule: Literal["cosine", "constant"] = "cosine"  # cosine: down to a fiftieth of it at the last update.
     loss: Literal["distil", "kl"] = "distil"  # Squared distance to the expert's action, or KL(expert || policy).
     code_dropout: float = 0.2  # Probability that a row's code is replaced by the mean code of its task.
-    rounds: int = 3  # How often the policies collect data that the experts label; 0: never.
+    rounds: int = 2  # How often the policies collect data that the experts label; 0: never.
     round_steps: int = 3_000  # Env steps of each task in a round, shared by the arms.
     expert: Path | None = None  # Run of `collective train-worker` that labels the rounds; None: the scripts.
     gamma: float = 0.99  # Discount of the critics.
     horizon: int = 300  # Steps of an episode in rounds and evaluations here; an episode ends soon after its success.
-    eval_every: int = 3_000  # Updates between evaluations.
-    save_every: int = 3_000  # Updates between checkpoints.
+    eval_every: int = 2_500  # Updates between evaluations.
+    save_every: int = 1_000  # Updates between checkpoints.
     log_every: int = 500  # Updates between rows in metrics.jsonl.
     eval_episodes: int = 5  # Episodes of each task and arm in an evaluation.
 
@@ -85,6 +86,7 @@ class EvaluateConfig(TasksConfig):
     horizon: int = 500  # Steps of an episode.
     stochastic: bool = False  # Draw actions from the policy in place of its means.
     stop_after_success: int | None = None  # End an episode so many steps after success; None: also see its last step.
+    whole: bool = False  # Play the other arms' episodes to the end, too; otherwise they end with their first success.
     copies: int = 10  # Episodes of a task at once.
     workers: int = 0  # Processes that step envs; 0 steps them here.
     seed: int = 0  # Decides draws of a stochastic policy.

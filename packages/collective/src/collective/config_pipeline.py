@@ -21,7 +21,7 @@ class PipelineConfig(TasksConfig, RunConfig):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "cpu": {},
-        "mt10": {"benchmark": "mt10"},
+        "mt10": {"benchmark": "mt10", "encoder_updates": 1_000, "updates": 9_000, "rounds": 3},
         "debug": {
             "benchmark": "toy", "steps": 400, "horizon": 60, "encoder_updates": 24, "updates": 60, "critic_updates": 20,
             "rounds": 1, "round_steps": 60, "eval_episodes": 2, "eval_horizon": 60, "stage_preset": "debug",
@@ -37,15 +37,15 @@ class PipelineConfig(TasksConfig, RunConfig):
     horizon: int = 200  # Steps of the longest recorded episode.
     workers: int = 0  # Processes that step envs; 0 steps them here.
     # --- train-encoder and distill
-    encoder_updates: int = 1_000  # Updates of the encoder.
-    updates: int = 9_000  # Updates of the policies.
-    critic_updates: int = 2_000  # Updates of their critics.
-    rounds: int = 3  # Rounds of on-policy data.
+    encoder_updates: int = 500  # Updates of the encoder.
+    updates: int = 5_000  # Updates of the policies.
+    critic_updates: int = 1_000  # Updates of their critics.
+    rounds: int = 2  # Rounds of on-policy data.
     round_steps: int = 3_000  # Env steps of each task in a round.
     arms: tuple[Code, ...] = ("cls", "task-id", "zero")  # What each policy is told; the first one is the result.
     # --- evaluate
     eval_episodes: int = 50  # Episodes of each task, one a goal, on goals never trained on.
-    eval_horizon: int = 500  # Steps of an episode.
+    eval_horizon: int = 500  # Steps of an episode. Those of the other arms end with their first success.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Options of `collective video`, `plot`, `config`, `doctor` and `run`. The comments are their --help. Loads no torch."""
+"""Options of `collective video`, `plot`, `config` and `doctor`. The comments are their --help. Loads no torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ShowConfig:
     """Print every option of a command with its value under a preset, or those that a run had."""
 
     what: tyro.conf.Positional[str]  # A command, such as distill, or the folder of a run.
-    preset: str = "none"  # Of the command.
+    with_preset: str = "none"  # Preset of the command that is put over its defaults.
     json: bool = False  # Print JSON; otherwise YAML, as --config reads it.
     debug: bool = False  # Show full tracebacks.
 

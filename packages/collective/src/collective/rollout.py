@@ -100,8 +100,8 @@ def wilson(successes: int, count: int, z: float = 1.959964) -> tuple[float, floa
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def scores(played: Played, tasks: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """What each task came to."""
+def scores(played: Played, tasks: tuple[str, ...], whole: bool = True) -> dict[str, dict[str, Any]]:
+    """What each task came to. Not `whole`: episodes ended with their success, so there is no last step to speak of."""
     found = {}
     for t, task in enumerate(tasks):
         own = played.task == t
@@ -109,7 +109,8 @@ def scores(played: Played, tasks: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         times = played.first[own & played.success]
         found[task] = {
             "episodes": int(own.sum()), "success": float(played.success[own].mean()), "low": low, "high": high,
-            "success_final": float(played.final[own].mean()), "return_mean": float(played.returns[own].mean()),
+            "success_final": float(played.final[own].mean()) if whole else None,
+            "return_mean": float(played.returns[own].mean()) if whole else None,
             "steps_to_success": float(np.median(times)) if len(times) else None,
         }  # fmt: skip
     return found

@@ -51,14 +51,19 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     lines = [head, "|---|" + "--:|" * len(policies)]
     for task in tasks:
         rows = [result["tasks"][task] for result in policies.values()]
-        cells = [f"{r['success']:.2f} [{r['low']:.2f}, {r['high']:.2f}] ({r['success_final']:.2f})" for r in rows]
+        cells = [f"{r['success']:.2f} [{r['low']:.2f}, {r['high']:.2f}]{at_last(r)}" for r in rows]
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
-    means = [f"**{result['success']:.3f}** ({result['success_final']:.3f})" for result in policies.values()]
+    means = [f"**{result['success']:.3f}**{at_last(result)}" for result in policies.values()]
     lines.append("| mean of the tasks | " + " | ".join(means) + " |")
     wall = sum(clock["wall_s"] for clock in found["seconds"].values())
     spent = ", ".join(f"{name} {clock['wall_s']:,.0f} s" for name, clock in found["seconds"].items())
     about = f"{found['episodes']} episodes a task, one a goal, on goals never trained on; 95 % Wilson intervals."
     return "\n".join([*lines, "", about, f"It took {wall / 60:.1f} minutes: {spent}.", ""])
+
+
+def at_last(row: Mapping[str, Any]) -> str:
+    """The success at the last step, where it was seen."""
+    return "" if row["success_final"] is None else f" ({row['success_final']:.2f})"
 
 
 def success_bars(policies: Mapping[str, Any], title: str = "Success at any step, goals never trained on") -> Figure:

@@ -184,10 +184,11 @@ class Distilling:
                 with contextlib.closing(vec):
                     each = -(-cfg.eval_episodes // min(cfg.eval_episodes, 10))
                     found = scores(play(Told(policy, self.tasks), vec, each, stop_after_success=1), self.tasks)
-                row[f"success_{arm}"] = row[f"success_{arm}/mean"] = float(
-                    np.mean([score["success"] for score in found.values()])
-                )
+                row[f"success_{arm}"] = float(np.mean([score["success"] for score in found.values()]))
                 row |= {f"success_{arm}/{task}": score["success"] for task, score in found.items()}
+            first = cfg.arms[0]  # the result: under plain names, too
+            row["success_mean"] = row[f"success_{first}"]
+            row |= {f"success_{task}": row[f"success_{first}/{task}"] for task in self.tasks}
         run.log("eval", step, row)
         rates = ", ".join(f"{arm} {row[f'success_{arm}']:.0%}" for arm in self.policies)
         run.console.say(f"update {step:,}: success {rates}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from collective import envs, experts
 from collective.agent import Collective, find
+from collective.analysis.report import at_last
 from collective.config_distill import EvaluateConfig
 from collective.rollout import Acting, Chance, Played, Scripted, play, scores, wilson
 from collective.run.told import Experts, Told
@@ -24,7 +25,7 @@ from rlcore.files import explained, read_json, write_atomic, write_json
 from rlcore.progress import progress
 from rlcore.seeding import numpy_generator
 
-ABOUT = {"cls": "told the encoder's code", "task-id": "told the task's number", "zero": "told nothing"}
+MAX_ENVS = 100  # at once: an env of Meta-World takes about 20 MiB
 
 
 def evaluate(cfg: EvaluateConfig) -> int:
@@ -47,25 +48,28 @@ def measure(cfg: EvaluateConfig) -> dict[str, Any]:
     """Scores of each policy: {"policies": {name: {"tasks": {task: ...}, "success": ...}}, ...}. Prints no table."""
     device.set_threads(1)
     tasks, policies, trained_on = subjects(cfg)
-    copies = min(cfg.copies, cfg.episodes)
+    copies = min(cfg.copies, cfg.episodes, max(1, MAX_ENVS // len(tasks)))
     found: dict[str, Any] = {
         "options": to_dict(cfg), "seen_goals": trained_on == cfg.goal_seed, "policies": {},
         "success": "any step", "actions": "drawn" if cfg.stochastic else "means",
     }  # fmt: skip
     for name, policy in policies.items():
+        other = name != next(iter(policies)) and not cfg.whole
+        stop = 1 if other and cfg.stop_after_success is None else cfg.stop_after_success
         vec = envs.make(
             tasks, seed=cfg.seed, copies=copies, goals="cycle", goal_seed=cfg.goal_seed, horizon=cfg.horizon,
             workers=cfg.workers,
         )  # fmt: skip
         total = len(tasks) * copies * -(-cfg.episodes // copies)
         with contextlib.closing(vec), progress(name, total, cfg.quiet) as show:
-            played = play(policy, vec, -(-cfg.episodes // copies), stop_after_success=cfg.stop_after_success, show=show)
+            played = play(policy, vec, -(-cfg.episodes // copies), stop_after_success=stop, show=show)
             unstable = vec.unstable
-        by_task = scores(played, tasks)
+        by_task = scores(played, tasks, whole=stop is None)
+        final = [row["success_final"] for row in by_task.values()]
         low, high = wilson(int(played.success.sum()), len(played.success))
         found["policies"][name] = {
             "tasks": by_task, "success": float(np.mean([score["success"] for score in by_task.values()])),
-            "success_final": float(np.mean([score["success_final"] for score in by_task.values()])),
+            "success_final": float(np.mean(final)) if stop is None else None,
             "low": low, "high": high, "unstable_steps": unstable,
         }  # fmt: skip
         found.setdefault("tasks", episodes_of(played, tasks))
@@ -152,11 +156,11 @@ def table(found: dict[str, Any]) -> str:
     lines += [f"{'':{width}}  " + "  ".join(f"{name:^28}" for name in policies)]
     for task in tasks:
         cells = [
-            f"{row['success']:.2f} [{row['low']:.2f}, {row['high']:.2f}] ({row['success_final']:.2f})"
+            f"{row['success']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{at_last(row)}"
             for row in (result["tasks"][task] for result in policies.values())
         ]
         lines.append(f"{task:{width}}  " + "  ".join(f"{cell:^28}" for cell in cells))
-    cells = [f"{result['success']:.3f} ({result['success_final']:.3f})" for result in policies.values()]
+    cells = [f"{result['success']:.3f}{at_last(result)}" for result in policies.values()]
     lines.append(f"{'mean of tasks':{width}}  " + "  ".join(f"{cell:^28}" for cell in cells))
     goals = "the goals trained on" if found["seen_goals"] else "goals never trained on"
     lines.append(f"{found['options']['episodes']} episodes a task on {goals}, actions: {found['actions']}")

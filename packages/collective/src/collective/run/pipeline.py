@@ -88,11 +88,13 @@ def stage_config(cls: type[T], cfg: PipelineConfig, changes: Mapping[str, Any]) 
 
 
 def score(cfg: PipelineConfig, folder: Path) -> None:
-    """Score each arm that has no file yet."""
+    """Score each arm that has no file yet; the first one's episodes go on to the end, whatever happens before."""
     for arm in cfg.arms:
+        stop = None if arm == cfg.arms[0] else 1
         options = EvaluateConfig(
             run=folder / "collective", episodes=cfg.eval_episodes, horizon=cfg.eval_horizon, arms=(arm,),
             label=f"eval_{arm}", device=cfg.device, quiet=cfg.quiet, workers=cfg.workers, seed=cfg.seed,
+            stop_after_success=stop,
         )  # fmt: skip
         path = folder / "collective" / f"{options.label}.json"
         if not path.is_file():

@@ -19,6 +19,7 @@ from collective.recorder import Recorder
 from collective.windows import Rolling
 
 COPIES = 2  # envs of each task and policy
+MAX_ENVS = 100  # at once, where one env of each task and policy allows it: each takes about 20 MiB
 AFTER = 10  # steps an episode goes on after its first success
 
 
@@ -31,7 +32,7 @@ def collect(
     Also the success of each one's episodes, less those that the round's end cut.
     """
     tasks, arms = labels.tasks, list(policies)
-    copies = COPIES * len(arms)
+    copies = (COPIES if len(tasks) * len(arms) <= MAX_ENVS // COPIES else 1) * len(arms)
     vec = envs.make(
         tasks, seed=seed, copies=copies, goal_seed=goal_seed, horizon=cfg.horizon, reward_version=reward_version
     )
