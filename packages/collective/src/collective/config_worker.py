@@ -64,11 +64,12 @@ class WorkerConfig(ManyConfig):
         "cpu": {"steps": 30_000, "batch_size": 256},
         "single-gpu": {"num_envs": 4},
         "gpu-server": {"num_envs": 16, "workers": 16, "updates_per_step": 0.25},
-        "reference": {"horizon": 400, "random_steps": 0, "replay": 140_000, "sac": {"alpha": 0.01}},
+        "reference": {"horizon": 400, "random_steps": 0, "sac": {"alpha": 0.01}},
         "debug": {
             "tasks": ["toy-reach"], "steps": 240, "num_envs": 2, "horizon": 20, "random_steps": 40, "batch_size": 16,
-            "snapshot_after": 80, "snapshot_every": 80, "snapshot_rows": 50, "log_every": 40, "eval_every": 120,
-            "save_every": 120, "eval_episodes": 3, "eval_horizon": 20, "sac": {"hidden": [8, 8]},
+            "updates_per_step": 0.25, "replay": 1_000, "snapshot_after": 80, "snapshot_every": 80, "snapshot_rows": 50,
+            "log_every": 40, "eval_every": 120, "save_every": 120, "eval_episodes": 3, "eval_horizon": 20,
+            "sac": {"hidden": [8, 8]},
         },
     }  # fmt: skip
 
@@ -79,7 +80,7 @@ class WorkerConfig(ManyConfig):
     # --- learning
     updates_per_step: float = 1.0  # Updates of each expert for each env step of its task.
     batch_size: int = 512  # Transitions an update.
-    replay: int | None = None  # Transitions kept of each task; left out: all of the run, a million at most.
+    replay: int = 140_000  # Transitions kept of each task.
     save_replay: bool = True  # Keep them on disk, so that a resumed run repeats bit for bit.
     reward_norm: bool = False  # Learn from rewards divided by their running standard deviation.
     sac: SACConfig = field(default_factory=_expert_sac)  # Networks and their learning.
@@ -94,13 +95,8 @@ class WorkerConfig(ManyConfig):
         check_range(self, "random_steps", "snapshot_after", low=0)
         if not 0 <= self.updates_per_step < 1_000:
             raise UsageError(f"updates_per_step: must be in [0, 1000), got {self.updates_per_step}")
-        if self.replay is not None and self.replay < self.num_envs:
+        if self.replay < self.num_envs:
             raise UsageError(f"replay: must be at least num_envs, {self.num_envs}, got {self.replay}")
-
-    @property
-    def capacity(self) -> int:
-        """Transitions kept of each task."""
-        return max(self.replay or min(self.steps, 1_000_000), self.num_envs)
 
 
 @dataclass(frozen=True, kw_only=True)

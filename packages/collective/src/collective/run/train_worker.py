@@ -65,9 +65,9 @@ class Learner:
 
     def __init__(self, run: Run, cfg: WorkerConfig, where: torch.device) -> None:
         self.run, self.cfg, self.tasks = run, cfg, cfg.chosen
-        run.console.say(f"replay: {memory(cfg.capacity, len(self.tasks), cfg.num_envs, None, where)}")
+        run.console.say(f"replay: {memory(cfg.replay, len(self.tasks), cfg.num_envs, None, where)}")
         rngs = [run.numpy_generator("replay", task) for task in self.tasks]
-        self.experience = Experience(cfg.capacity, cfg.num_envs, rngs, device=where)
+        self.experience = Experience(cfg.replay, cfg.num_envs, rngs, device=where)
         self.sac = stack(cfg.sac, self.tasks, run.seed("experts"), where)
         self.tally = Tally(self.tasks, cfg.num_envs, where, cfg.reward_norm)
         self.first = FirstActions([run.numpy_generator("first actions", task) for task in self.tasks], cfg.num_envs)
