@@ -20,6 +20,7 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.utils.reward_utils import hamacher_product
 
 from collective.envs.rebind import rebound
+from collective.envs.scenes import scene
 from collective.envs.standins import GLOBALS, Shown, norm, tolerance
 
 Array = np.ndarray[Any, Any]
@@ -35,6 +36,7 @@ QUIET = {
 class Lean(SawyerXYZEnv):  # type: ignore[misc]
     """The layer. `begin` and `advance` replace Meta-World's reset and step."""
 
+    pictures: bool
     data: Any
     model: Any
     obj_init_pos: Any
@@ -64,6 +66,10 @@ class Lean(SawyerXYZEnv):  # type: ignore[misc]
         own = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray | float | int)}
         self._fresh: dict[str, Any] = {k: value for k, value in own.items() if getattr(value, "base", None) is None}
         self._fresh.pop("unstable")
+
+    def _initialize_simulation(self) -> tuple[Any, Any]:
+        model = scene(self.fullpath, self.pictures)
+        return model, mujoco.MjData(model)
 
     def begin(self, goal: Array) -> Array:
         """Start an episode towards `goal`, a vector as Meta-World draws it. Returns the observation (39,)."""
@@ -218,8 +224,11 @@ def lean_class(task: str) -> type[Lean]:
     return cls
 
 
-def lean_env(task: str, reward_version: str = "v2", goal_hidden: bool = False) -> Lean:
-    """One env of a task, ready to `begin`."""
-    env = lean_class(task)(reward_function_version=reward_version)
+def lean_env(task: str, reward_version: str = "v2", goal_hidden: bool = False, pictures: bool = False) -> Any:
+    """One env of a task, ready to `begin`; `pictures`: with all that a picture shows."""
+    cls = lean_class(task)
+    env = cls.__new__(cls)
+    env.pictures = pictures  # the constructor reads the scene
+    env.__init__(reward_function_version=reward_version)  # type: ignore[misc]
     env.prepare(goal_hidden)
     return env

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,10 @@ class MetaWorld:
         from collective.envs.goals import goals_of
         from collective.envs.lean import lean_env
 
-        self.env: Any = lean_env(task, reward_version, goal_hidden)
+        self.env: Any = lean_env(task, reward_version, goal_hidden, pictures=render)
         self.goals = goals_of(self.env, task, goal_seed)
         self.info: dict[str, Any] = {}
+        self.camera = open_camera(self.env.model) if render else None
 
     @property
     def unstable(self) -> int:
@@ -49,7 +52,27 @@ class MetaWorld:
         return obs, float(reward), bool(self.info["success"])
 
     def render(self) -> Array:
-        raise NotImplementedError
+        """(320, 480, 3) uint8: the table from its front right corner."""
+        if self.camera is None:
+            raise EnvironmentProblem("the env was opened without render=True: no picture can be drawn")
+        self.camera.update_scene(self.env.data.raw, camera="corner4")
+        return np.asarray(self.camera.render()[::-1, ::-1]).copy()  # the camera hangs upside down
 
     def close(self) -> None:
-        self.env.close()
+        if self.camera is not None:
+            self.camera.close()
+            self.camera = None
+
+
+def open_camera(model: Any) -> Any:
+    """mujoco's renderer. EnvironmentProblem with what to install, where it finds nothing to draw with."""
+    import mujoco
+
+    how = "apt-get install libosmesa6 and set MUJOCO_GL=osmesa, or MUJOCO_GL=egl where there is a GPU"
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform != "linux"
+    if not screen and os.environ.get("MUJOCO_GL", "glfw") in ("", "glfw", "on", "1"):
+        raise EnvironmentProblem(f"pictures need a renderer, and there is no screen: {how}")
+    try:
+        return mujoco.Renderer(model, 320, 480)
+    except Exception as error:  # of any kind, as GL's loaders are
+        raise EnvironmentProblem(f"pictures need a renderer: {how} ({type(error).__name__}: {error})") from error
