@@ -105,7 +105,7 @@ def same_numbers(task: str) -> None:
     (env, tasks), policy, ours = open_gym(task), ENV_POLICY_MAP[task](), lean_env(task)
     env.unwrapped.set_task(tasks[-1])
     obs = env.reset()[0]
-    found = ours.begin(goals_of(ours, task, 0)[-1])
+    found = ours.begin(goals_of(task, 0)[-1])
     for _ in range(STEPS):
         assert np.array_equal(obs, found), task
         action = np.clip(policy.get_action(obs), -1, 1)

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from collective import envs
 from collective.config import MT50
 from rlcore.errors import EnvironmentProblem
 
-sys.path.insert(0, str(Path(__file__).parent))  # helpers lie beside the tests
 needs_metaworld = pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="no metaworld")
 Array = np.ndarray[Any, Any]
 
@@ -38,9 +36,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def goals(task: str, *which: int) -> Array:
     from collective.envs.goals import goals_of
-    from collective.envs.lean import lean_env
 
-    return goals_of(lean_env(task), task, 0)[list(which)]
+    return goals_of(task, 0)[list(which)]
 
 
 @needs_metaworld

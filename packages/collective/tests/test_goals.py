@@ -32,7 +32,7 @@ def drawn(task: str, seed: int) -> Array:
     from collective.envs.goals import goals_of
     from collective.envs.lean import lean_env
 
-    return goals_of(lean_env(task), task, seed)
+    return goals_of(task, seed, lean_env(task))
 
 
 def meta_worlds(task: str, seed: int) -> Array:

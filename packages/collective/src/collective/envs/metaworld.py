@@ -32,7 +32,7 @@ class MetaWorld:
         from collective.envs.lean import lean_env
 
         self.env: Any = lean_env(task, reward_version, goal_hidden, pictures=render)
-        self.goals = goals_of(self.env, task, goal_seed)
+        self.goals = goals_of(task, goal_seed, self.env)
         self.info: dict[str, Any] = {}
         self.camera = open_camera(self.env.model) if render else None
 
