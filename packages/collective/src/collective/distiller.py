@@ -61,8 +61,8 @@ class Rows:
 def constants(codes: Array, states: Array) -> tuple[Array, Array]:
     """shift, scale (C + 21,) that standardise [code, state]; what hardly ever changes is only shifted."""
     raw = np.concatenate((codes, states), -1)
-    scale = raw.std(0)
-    return raw.mean(0), np.where(scale > 1e-4, scale, 1.0)
+    scale = raw.std(0, dtype=np.float64)  # summed in float32, a column that never changes seems to
+    return raw.mean(0, dtype=np.float64).astype(np.float32), np.where(scale > 1e-4, scale, 1.0).astype(np.float32)
 
 
 class Distiller:
