@@ -175,6 +175,15 @@ def test_an_expert_is_found_by_its_task(folder: Path):
     assert np.array_equal(again.value(obs), found.value(obs))
 
 
+def test_a_stack_is_read_once_for_all_its_experts(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[Path] = []
+    load = checkpoint.load
+    monkeypatch.setattr(experts.checkpoint, "load", lambda path: (read.append(path), load(path))[1])
+    found = experts.load_all(folder.parent, ["toy-reach", "toy-push"])
+    assert [each.task for each in found] == ["toy-reach", "toy-push"]
+    assert len(read) == 1
+
+
 def test_a_missing_expert_is_an_error_that_says_how_to_make_one(folder: Path, tmp_path: Path):
     """D3."""
     with pytest.raises(DataError, match=r"none for toy-lift: `collective train-worker --task toy-lift` makes one"):

@@ -178,7 +178,7 @@ def test_the_labels_stay_those_of_one_expert(trained: Path, tmp_path: Path, monk
     with monkeypatch.context() as patch:
         stops_at(patch, online_distill, "imitate", 40)
         collect(tmp_path, "run", *options, code=85)
-    monkeypatch.setattr(online_distill, "load", lambda *arguments: pytest.fail("asked for the experts again"))
+    monkeypatch.setattr(online_distill, "load_all", lambda *arguments: pytest.fail("asked for the experts again"))
     halves = collect(tmp_path, "run", *TWO, "--expert", "sac", "--experts", str(tmp_path / "nowhere"))
     same(final(whole), final(halves))
     one, two = load(whole), load(halves)

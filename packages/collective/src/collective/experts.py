@@ -166,21 +166,39 @@ def tasks_of(run: Path) -> tuple[str, ...]:
 
 
 def load(folder: Path, task: str, which: str = "auto", device: str | torch.device = "cpu") -> Expert:
-    """The expert for `task` in `folder`: a run of `collective train-worker`, or a folder of such runs.
+    """The expert for `task`; see `load_all`."""
+    return load_all(folder, [task], which, device)[0]
+
+
+def load_all(
+    folder: Path, tasks: Sequence[str], which: str = "auto", device: str | torch.device = "cpu"
+) -> list[Expert]:
+    """The experts for `tasks` in `folder`: a run of `collective train-worker`, or a folder of such runs.
 
     Args:
         which: checkpoint: best, final, last, a .pt file; auto takes the first of these there is.
 
     Raises: DataError where there is no such expert, naming the command that makes one, or where a file is damaged.
     """
-    run = find(Path(folder), task)
-    path = checkpoint.Checkpoints(run / "checkpoints").find(*ORDER[which]) if which in ORDER else Path(which)
-    state = checkpoint.load(path)
+    found: list[Expert] = []
+    read: tuple[Path, dict[str, Any]] | None = None  # a checkpoint holds a whole stack
+    for task in tasks:
+        run = find(Path(folder), task)
+        path = checkpoint.Checkpoints(run / "checkpoints").find(*ORDER[which]) if which in ORDER else Path(which)
+        if read is None or read[0] != path:
+            read = path, checkpoint.load(path)
+        found.append(_taken(path, read[1], task, device))
+    return found
+
+
+def _taken(path: Path, state: Mapping[str, Any], task: str, device: str | torch.device) -> Expert:
+    """The expert for `task` out of the checkpoint `state`, which was read from `path`."""
     try:
         cfg, parts = from_dict(WorkerConfig, state["config"], where=f"config in {path}"), state["parts"]
         tasks = parts["tally"]["tasks"]
-        index, scale = tasks.index(task), parts["tally"]["norm"]["scale"][tasks.index(task)]
-        return Expert.of(task, cfg.sac, parts["agent"], index, len(tasks), cfg.gamma, float(scale), device)
+        index = tasks.index(task)
+        scale = float(parts["tally"]["norm"]["scale"][index])
+        return Expert.of(task, cfg.sac, parts["agent"], index, len(tasks), cfg.gamma, scale, device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"checkpoint {path} is not one of experts: {' '.join(str(error).split())[:200]}") from error
 

@@ -21,7 +21,7 @@ from collective.config import ACTION_DIM
 from collective.config_worker import OnlineConfig
 from collective.data import Writer
 from collective.experience import Experience, chunks, memory, unlabelled
-from collective.experts import Expert, load, relabel, stack
+from collective.experts import Expert, load_all, relabel, stack
 from collective.labels import Labels
 from collective.losses import distil_loss
 from collective.run.many import FirstActions, Tally, act, described, facts_of, open_envs, score
@@ -245,7 +245,7 @@ def open_experts(cfg: OnlineConfig) -> list[Expert] | None:
         return None
     where, copy = device.resolve(cfg.device), cfg.dir / (cfg.name or "") / COPY
     if not (cfg.name and not cfg.overwrite and copy.is_file()):
-        return [load(cfg.experts, task, cfg.checkpoint, where) for task in cfg.chosen]
+        return load_all(cfg.experts, cfg.chosen, cfg.checkpoint, where)
     state = checkpoint.load(copy)
     try:
         experts = [
