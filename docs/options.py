@@ -11,6 +11,8 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
+import collective.config_distill
+import collective.config_pipeline
 import gasp.config_rl
 import gasp.config_skills
 import mpn.config
@@ -21,6 +23,9 @@ PAGES = {  # a table each, in the order of their places on the page
     Path(__file__).with_name("mpn.md"): (mpn.config.TrainConfig,),
     Path(__file__).with_name("prismatic.md"): (prismatic.config.TrainConfig,),
     Path(__file__).with_name("taskinfer.md"): (taskinfer.config.ToyConfig,),
+    Path(__file__).with_name("collective.md"): (
+        collective.config_pipeline.PipelineConfig, collective.config_distill.DistillConfig,
+    ),
     Path(__file__).with_name("gasp.md"): (gasp.config_skills.SkillsConfig, gasp.config_rl.RLConfig),
 }
 BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
@@ -28,7 +33,9 @@ BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 
 def comments(cls: type) -> dict[str, str]:
     """Field -> the comment on its lines, base classes included."""
-    found = {} if cls.__base__ in (None, object) else comments(cls.__base__)
+    found: dict[str, str] = {}
+    for base in cls.__bases__[::-1]:  # as dataclasses collect their fields
+        found |= {} if base is object else comments(base)
     source = inspect.getsource(cls)
     remarks = {
         token.start[0]: token.string.lstrip("# ")

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 METHODS = sorted(p.name for p in (ROOT / "packages").iterdir() if (p / "pyproject.toml").exists())
 # What comes before a first run, and its verb; the others' is train alone.
 BEFORE = {"gasp": ["data", "collect", "toy"]}
-FIRST_RUN = {"taskinfer": ["toy", "train"], "gasp": ["skills", "train", "--data", "data/toy.h5"]}
+FIRST_RUN = {
+    "taskinfer": ["toy", "train"], "gasp": ["skills", "train", "--data", "data/toy.h5"],
+    "collective": ["train-worker", "--tasks", "toy-reach"],
+}  # fmt: skip
 SCORED_BY = {"mpn": "eval", "prismatic": "eval"}
 UV = shutil.which("uv") or str(ROOT / ".tools/bin/uv")
 

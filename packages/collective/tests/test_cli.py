@@ -58,6 +58,8 @@ def test_the_published_codes_modes_are_commands():
     assert {*MODES.values()} <= {*VERBS}
     words = "experiment.mode=train_worker env.benchmark.env_name=reach-v3 setup.seed=3 --preset debug".split()
     assert translated(words) == ["train-worker", "tasks=reach-v3", "seed=3", "--preset", "debug"]
+    words = "experiment.mode=evaluate_collective_transformer experiment.num_eval_episodes=10".split()
+    assert translated(words) == ["evaluate", "episodes=10"]
     words = "experiment.mode=train_student env.benchmark.env_name=push-v3".split()
     assert translated(words) == ["train-student", "task=push-v3"]
 
@@ -101,6 +103,15 @@ def test_a_pipeline_goes_on_where_it_was_stopped_and_skips_what_is_complete(
     assert main(["evaluate", "--run", str(tmp_path / "p"), "--episodes", "2", "--horizon", "5", "--quiet"]) == 0
 
 
+def test_a_mistake_does_not_take_a_pipelines_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = [*PIPELINE, "--dir", str(tmp_path), "--name", "p"]
+    for wrong in (["--p-scripted", "2"], ["--stage-preset", "debgu"], ["--rounds", "9999"]):
+        assert main([*words, *wrong]) == 2
+        assert not (tmp_path / "p" / "config.json").exists()
+    assert main([*words, "--resume", "must"]) == 2
+    assert "there is no pipeline" in capsys.readouterr().err
+
+
 def test_a_pipelines_stages_are_the_commands_with_their_own_presets(tmp_path: Path):
     """What the benchmarks run one by one is what the pipeline runs."""
     from collective.config_pipeline import PipelineConfig
@@ -108,10 +119,8 @@ def test_a_pipelines_stages_are_the_commands_with_their_own_presets(tmp_path: Pa
 
     made = PipelineConfig(benchmark="mt5")
     record, distill = of_command("record", "cpu"), of_command("distill", "cpu")
-    encoder = of_command("train-encoder", "cpu")
     for key in ("steps", "p_scripted", "noise", "horizon"):
         assert getattr(made, key) == record[key], key
     for key in ("updates", "critic_updates", "rounds", "round_steps"):
         assert getattr(made, key) == distill[key], key
-    assert made.encoder_updates == encoder["updates"]
     assert list(made.arms) == distill["arms"]

@@ -163,6 +163,23 @@ class TestCommands:
         assert len({*data.goal_id}) == data.trajectories == 24
         assert data.goal_id.min() >= 10  # the first quarter of each task's 20
 
+    def test_a_part_keeps_what_was_held_out(self, tmp_path: Path):
+        folder = write(tmp_path / "d", made([1] * 40))
+        assert main(["dataset", "split", str(folder), "--fraction", "0.5"]) == 0
+        before = load(folder)
+        held = {int(goal) for goal, split in zip(before.goal_id, before.split) if split}
+        for words in (["subsample", str(folder), "--above", "10"], ["merge", str(folder)]):
+            assert main(["dataset", *words, "--out", str(tmp_path / words[0])]) == 0
+            data = load(tmp_path / words[0])
+            assert {int(goal) for goal, split in zip(data.goal_id, data.split) if split} == held & {*data.goal_id}
+
+    def test_after_a_repair_no_shard_is_written_over(self, tmp_path: Path):
+        folder = write(tmp_path / "d", *(made([2] * 5, seed) for seed in range(3)))
+        (folder / "shard_000.npz").unlink()
+        assert main(["dataset", "validate", str(folder), "--repair"]) == 0
+        write(folder, made([2] * 5, 3))
+        assert load(folder).trajectories == 15
+
     def test_info_counts(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         folder = write(tmp_path / "d", made([2, 3, 4]))
         assert main(["dataset", "info", str(folder), "--json"]) == 0

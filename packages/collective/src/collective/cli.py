@@ -122,8 +122,10 @@ def translated(words: list[str]) -> list[str]:
     pairs = dict(word.split("=", 1) for word in words if "=" in word)
     mode = pairs.pop("experiment.mode", "run")
     verb = MODES.get(mode, mode.replace("_", "-"))
-    task = "task" if verb in ("train-student", "finetune") else "tasks"
-    named = {KEYS.get(key, key).replace("tasks", task): value for key, value in pairs.items()}
+    here = {"tasks": "task"} if verb in ("train-student", "finetune") else {}
+    here |= {"eval_episodes": "episodes"} if verb == "evaluate" else {}
+    known = {key: here.get(option, option) for key, option in KEYS.items()}
+    named = {known.get(key, key): value for key, value in pairs.items()}
     rest = [word for word in words if "=" not in word]
     options = [f"{key}={value}" for key, value in named.items()]
     return [*verb.split(), *options, *rest]

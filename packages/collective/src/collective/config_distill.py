@@ -80,7 +80,7 @@ class EvaluateConfig(TasksConfig):
     policy: Literal["collective", "expert", "scripted", "random"] = "collective"  # Whose.
     run: Path | None = None  # Folder of a run of `distill` or `pipeline` (collective), or of `train-worker` (expert).
     name: str | None = None  # Or its name in --dir.
-    dir: Path = Path("experiments/collective")  # Folder of the runs; the experts' is experiments/experts.
+    dir: Path = Path("experiments/collective")  # Folder of the runs; those of train-worker lie elsewhere.
     episodes: int = 50  # Of each task.
     goal_seed: int = 1_000  # Decides the 50 goals; data are recorded with 0, so these are goals never trained on.
     horizon: int = 500  # Steps of an episode.

@@ -29,6 +29,7 @@ class PipelineConfig(TasksConfig, RunConfig):
     }  # fmt: skip
 
     dir: Path = Path("experiments/pipelines")  # Folder of the pipelines.
+    # --log-every, --eval-every and --save-every are the stages' own: see their presets.
     stage_preset: str = "cpu"  # Preset of the stages' own commands; options below are put over it.
     # --- record
     steps: int = 6_000  # Env steps recorded of each task.

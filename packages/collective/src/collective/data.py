@@ -42,8 +42,9 @@ class Dataset:
 
     obs (N, 39), action (N, 4) as executed, reward (N,) raw, success (N,) bool after the step; expert_mean (N, 4) in
     [-1, 1] and expert_log_std (N, 4) before squashing: what the task's expert would have done; q_target (N,), NaN where
-    no expert has values; executed_expert (N,) bool: the action was the expert's. last_obs (E, 39): after a trajectory's
-    last transition. task_id (E,) into `tasks`; goal_id, arm_id (E,); split (E,) int8: 0 training, 1 validation.
+    no expert has values; executed_expert (N,) bool: the expert acted, if with noise on it. last_obs (E, 39): after a
+    trajectory's last transition. task_id (E,) into `tasks`; goal_id, arm_id (E,); split (E,) int8: 0 training, 1
+    validation.
     """
 
     obs: Array
@@ -161,9 +162,16 @@ def merge(parts: Sequence[Dataset]) -> Dataset:
     ids = [np.array([tasks.index(task) for task in part.tasks], np.int64)[part.task_id] for part in parts]
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*ROWS, *EACH, "split")}
     offsets = np.concatenate(([0], np.cumsum(np.concatenate([part.lengths for part in parts])))).astype(np.int64)
-    meta = {**parts[0].meta, "folder": " + ".join(part.where for part in parts)}
+    seeds = sorted({seed for part in parts for seed in goal_seeds(part.meta)})
+    meta = {**parts[0].meta, "folder": " + ".join(part.where for part in parts), "goal_seed": seeds}
     meta["digest"] = hashlib.sha256("".join(digest_of(part) for part in parts).encode()).hexdigest()
     return Dataset(**{**joined, "task_id": np.concatenate(ids)}, offsets=offsets, tasks=tasks, meta=meta)
+
+
+def goal_seeds(meta: Mapping[str, Any]) -> list[int]:
+    """The seeds of the goals that data were recorded on; none where nobody knows."""
+    known = meta.get("goal_seed")
+    return [] if known is None else list(known) if isinstance(known, list) else [int(known)]
 
 
 def digest_of(data: Dataset) -> str:
@@ -216,8 +224,11 @@ class Writer:
         """Transitions written so far."""
         return sum(int(shard["transitions"]) for shard in self.manifest["shards"])
 
-    def append(self, data: Dataset) -> None:
-        """Write the trajectories of `data` as the next shard; they are there once the manifest names them."""
+    def append(self, data: Dataset, keep_split: bool = False) -> None:
+        """Write the trajectories of `data` as the next shard; they are there once the manifest names them.
+
+        Every fifth of a task is held out, counted over all shards, or with `keep_split` what `data` says.
+        """
         if not data.trajectories:
             return
         image = io.BytesIO()
@@ -225,9 +236,10 @@ class Writer:
             name: np.asarray(getattr(data, name), kind) for name, (kind, _) in {**ROWS, **EACH}.items()
         }
         np.savez(image, offsets=data.offsets, **arrays)
-        name = f"shard_{len(self.manifest['shards']):03d}.npz"
+        last = max((int(shard["file"][6:-4]) for shard in self.manifest["shards"]), default=-1)
+        name = f"shard_{last + 1:03d}.npz"  # numbers may be missing, after a repair
         by_task = np.bincount(data.task_id, minlength=len(self.tasks))
-        split = held_out(data.task_id, before=self._counts)
+        split = data.split if keep_split else held_out(data.task_id, before=self._counts)
         first = self.trajectories
         shard = {
             "file": name, "sha256": hashlib.sha256(image.getbuffer()).hexdigest(),
@@ -252,7 +264,8 @@ class Writer:
         """Forget shards written after the state was saved. DataError where some are missing."""
         keep, shards = int(state["shards"]), self.manifest["shards"]
         if len(shards) < keep:
-            raise DataError(f"{self.folder}: {len(shards)} shards are there, the checkpoint knows of {keep}")
+            text = f"{len(shards)} shards are there, the checkpoint knows of {keep}"
+            raise DataError(f"{self.folder}: {text}; what is there can be used, --overwrite records anew")
         total = sum(shard["trajectories"] for shard in shards[:keep])
         validation = [number for number in self.manifest["validation"] if number < total]
         self.manifest = {**self.manifest, "shards": shards[:keep], "validation": validation}
@@ -290,7 +303,8 @@ def load(folder: Path | str) -> Dataset:
     split = np.zeros(len(offsets) - 1, np.int8)
     split[np.asarray(manifest["validation"], np.int64)] = 1
     kept = ("shards", "validation", "format")
-    digest = hashlib.sha256("".join(shard["sha256"] for shard in manifest["shards"]).encode()).hexdigest()
+    parts_of_digest = [*(shard["sha256"] for shard in manifest["shards"]), str(manifest["validation"])]
+    digest = hashlib.sha256("".join(parts_of_digest).encode()).hexdigest()
     meta = {**{k: v for k, v in manifest.items() if k not in kept}, "folder": str(folder), "digest": digest}
     return Dataset(**joined, offsets=offsets, split=split, tasks=tuple(manifest["tasks"]), meta=meta)
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from collective.agent import Collective, told
+from collective.config import ACTION_DIM
 from collective.config_distill import DistillConfig
 from collective.data import Array, Dataset
-from collective.losses import critic_label, distil_kl, distil_loss
+from collective.losses import LOG_STD_SCRIPTED, critic_label, distil_kl, distil_loss
 from collective.windows import compress
 from rlblocks.sac import LOG_STD_MAPS, Adam
 from rlcore.nets import polyak_
@@ -65,6 +66,17 @@ def constants(codes: Array, states: Array) -> tuple[Array, Array]:
     return raw.mean(0, dtype=np.float64).astype(np.float32), np.where(scale > 1e-4, scale, 1.0).astype(np.float32)
 
 
+def begin_wide(policy: Collective) -> None:
+    """Let a new policy's log-std begin at that of a script's label, in every state.
+
+    It would begin near -9, where a divergence is divided by exp(-18): Adam never forgets gradients that large.
+    """
+    cfg, (weight, bias) = policy.cfg, policy.sac.actor.layers(policy.sac.actor.parameters.detach())[-1]
+    middle = 2.0 * (LOG_STD_SCRIPTED - cfg.log_std_min) / (cfg.log_std_max - cfg.log_std_min) - 1.0
+    weight[..., ACTION_DIM:].mul_(0.01)
+    bias[..., ACTION_DIM:].fill_(math.atanh(middle))
+
+
 class Distiller:
     """The updates of all policies.
 
@@ -79,6 +91,9 @@ class Distiller:
         self.actor_adam = {arm: Adam([(p.sac.actor.parameters, cfg.lr)]) for arm, p in policies.items()}
         self.critic_adam = {arm: Adam([(p.sac.critic.parameters, cfg.lr)]) for arm, p in policies.items()}
         self.updates, self.critics_begun = 0, False
+        if cfg.loss == "kl":
+            for policy in policies.values():
+                begin_wide(policy)
         self.packs: dict[str, Tensor] = {}
         self.critic_packs: dict[str, Tensor] = {}
 

@@ -14,6 +14,18 @@ from collective.windows import Rolling
 Array = np.ndarray[Any, Any]
 
 
+MAX_ENVS = 100  # at once: an env of Meta-World takes about 20 MiB
+
+
+def copies_of(episodes: int, tasks: int, wanted: int = 10, most: int = MAX_ENVS) -> int:
+    """Envs of each task that play `episodes` episodes in equal parts: at most `wanted`, and `most` in all if it can be.
+
+    A divisor of the number, so that each of a task's goals is met as often as any other.
+    """
+    limit = max(1, min(wanted, episodes, most // tasks))
+    return next(count for count in range(limit, 0, -1) if episodes % count == 0)
+
+
 class Acting(Protocol):
     """Who acts. `rolling` holds the episodes so far, `task` (N,) the env's numbers of the tasks."""
 

@@ -15,7 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {  # title -> beginnings of the keys
     "error on held-out rows": ("val_action_mse_", "val_"),
 }
 TRAINING: dict[str, tuple[str, ...]] = {
-    "loss": ("loss_", "loss"), "critic loss": ("critic_loss",), "actor loss": ("actor_loss",),
+    "loss": ("loss_", "loss"), "critic loss": ("critic_loss", "critic_loss_"), "actor loss": ("actor_loss",),
     "return of training episodes": ("return_mean",), "success of training episodes": ("success", "success_last20"),
     "temperature": ("alpha",), "bonus": ("bonus", "weight"),
 }  # fmt: skip

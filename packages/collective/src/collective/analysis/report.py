@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 TOLD = {"cls": "the encoder's code", "task-id": "the task's number", "zero": "nothing"}
 
 
-def report(folder: Path, seconds: Mapping[str, Mapping[str, float]]) -> None:
+def report(folder: Path, seconds: Mapping[str, Mapping[str, float]], arms: Sequence[str]) -> None:
     """Write report.md, report.json and plots/success.png, and print the text."""
-    found = gather(folder, seconds)
+    found = gather(folder, seconds, arms)
     text = as_markdown(found)
     with explained(folder):
         write_json(folder / "report.json", found)
@@ -29,15 +29,11 @@ def report(folder: Path, seconds: Mapping[str, Mapping[str, float]]) -> None:
     print(f"written to {folder}: report.md, report.json, plots/success.png")
 
 
-def gather(folder: Path, seconds: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """All evaluations of a pipeline, and its clocks."""
-    policies: dict[str, Any] = {}
-    facts: dict[str, Any] = {}
-    for path in sorted((folder / "collective").glob("eval_*.json")):
-        result = read_json(path)
-        policies |= result["policies"]
-        facts = {key: result["options"][key] for key in ("episodes", "horizon", "goal_seed")}
-    policies = {arm: policies[arm] for arm in (*TOLD, *policies) if arm in policies}
+def gather(folder: Path, seconds: Mapping[str, Mapping[str, float]], arms: Sequence[str]) -> dict[str, Any]:
+    """The pipeline's own evaluations, and its clocks."""
+    results = [read_json(folder / "collective" / f"eval_{arm}.json") for arm in arms]
+    policies = {arm: result["policies"][arm] for arm, result in zip(arms, results)}
+    facts = {key: results[0]["options"][key] for key in ("episodes", "horizon", "goal_seed")}
     environment = read_json(folder / "collective" / "env.json")
     kept = {key: environment.get(key) for key in ("packages", "cpu", "cores", "git", "seed")}
     return {"policies": policies, **facts, "seconds": dict(seconds), **kept}

@@ -26,7 +26,7 @@ def info(cfg: InfoConfig) -> int:
         if key != "tasks":
             print(f"{key:14} {value}")
     width = max(map(len, found["tasks"]))
-    print(f"{'task':{width}}  trajectories  held out    steps  succeed  reward  by the expert")
+    print(f"{'task':{width}}  trajectories  held out    steps  succeed  reward  expert acted")
     for task, row in found["tasks"].items():
         print(
             f"{task:{width}}  {row['trajectories']:12,}  {row['held_out']:8,}  {row['steps']:7,}  "
@@ -131,6 +131,6 @@ def write_as(out: Path, data: Dataset) -> int:
     same = ("horizon", "reward_version", "goal_seed", "policy", "expert", "noise", "p_scripted", "seed")
     writer = Writer(out, data.tasks, {key: data.meta.get(key) for key in same})
     writer.manifest |= {key: data.meta[key] for key in SAME if data.meta.get(key) is not None}
-    writer.append(replace(data, meta={}))
+    writer.append(replace(data, meta={}), keep_split=True)
     print(f"{out}: {data.trajectories:,} trajectories, {len(data.obs):,} steps of {len(data.tasks)} tasks")
     return 0

@@ -15,17 +15,20 @@ from collective import data as datasets
 from collective import envs
 from collective.agent import Collective, network
 from collective.codes import stored_codes
+from collective.config import WINDOW
 from collective.config_distill import DistillConfig
 from collective.data import Array, Dataset
 from collective.distiller import Distiller, Rows, constants
 from collective.encoder import Encoder
 from collective.labels import Labels
-from collective.rollout import play, scores
+from collective.rollout import copies_of, play, scores
 from collective.run.rounds import collect
 from collective.run.told import Told
 from collective.windows import compress
 from rlcore import device
+from rlcore.config import diff
 from rlcore.errors import DataError
+from rlcore.files import read_json
 from rlcore.run import Run
 from rlcore.seeding import derive
 
@@ -43,10 +46,13 @@ def distill(cfg: DistillConfig) -> Path:
     total = cfg.updates + cfg.critic_updates
     facts = {
         "stage": "collective", "tasks": list(known.tasks), "data_sha256": datasets.digest_of(known),
-        "encoder": encoder.fingerprint if encoder else None, "goal_seed": known.meta.get("goal_seed"),
+        "encoder": encoder.fingerprint if encoder else None, "goal_seed": datasets.goal_seeds(known.meta),
+        "reward_version": known.meta.get("reward_version") or "v2",
     }  # fmt: skip
+    check_same_data(cfg, facts)
+    labels = Labels(known.tasks, cfg.expert) if cfg.rounds else None
     with Run.open(cfg, program="collective", total=total, may_change=MAY_CHANGE, facts=facts) as run:
-        distilling = Distilling(run, cfg, known, codes, encoder, where)
+        distilling = Distilling(run, cfg, known, codes, encoder, labels, where)
         step = run.restore(**distilling.parts)
         distilling.resume()
         while run.going(step):
@@ -58,7 +64,7 @@ def distill(cfg: DistillConfig) -> Path:
             run.meters.add(losses)
             for name, loss in losses.items():
                 if loss.device.type == "cpu" and not math.isfinite(float(loss)):
-                    run.diverged(step, name, {})
+                    run.diverged(step, name, distilling.policies[name.rpartition("_")[2]].sac.tensors())
             step += 1
             if run.due("log", step):
                 run.train_row(step, step)
@@ -70,14 +76,36 @@ def distill(cfg: DistillConfig) -> Path:
         return run.finish(step, **distilling.parts)
 
 
+def check_same_data(cfg: DistillConfig, facts: Mapping[str, Any]) -> None:
+    """DataError where a run of that name learnt from other data or codes; its checkpoints stay untouched."""
+    path = cfg.dir / (cfg.name or "") / "env.json"
+    if cfg.name is None or cfg.overwrite or not path.is_file():
+        return
+    before = read_json(path)
+    if not isinstance(before, dict) or before.get("stage") != facts["stage"]:
+        return  # Run.open says what is wrong
+    if changes := diff({name: before.get(name) for name in facts}, facts):
+        said = f"these data are not what {path.parent} learnt from ({'; '.join(changes)})"
+        raise DataError(f"{said}: use another --name, or --overwrite")
+
+
 def read(cfg: DistillConfig, where: Any) -> tuple[Dataset, Array | None, Encoder | None]:
     """The data, their codes and the encoder. A policy that is told codes needs one; DataError says how to make it."""
     parts = [datasets.load(folder) for folder in cfg.data]
+    for part in parts:
+        if cfg.rounds and cfg.expert is None and part.meta.get("expert", "scripted") != "scripted":
+            said = f"{part.where} is labelled by {part.meta['expert']} experts, rounds would be by scripts"
+            raise DataError(f"{said}: give their run with --expert, or --rounds 0")
+        if part.meta.get("versions") and part.meta["versions"] != datasets.versions():
+            said = f"{part.where} was recorded with {part.meta['versions']}, here is {datasets.versions()}"
+            raise DataError(f"{said}: what is observed and rewarded may differ; record it again")
     if "cls" not in cfg.arms:
         return datasets.merge(parts) if len(parts) > 1 else parts[0], None, None
     if cfg.encoder is None:
         raise DataError("no encoder was given: --encoder RUN of `collective train-encoder`, or --arms task-id zero")
     encoder = Encoder.load(cfg.encoder).to(where)
+    if encoder.length != WINDOW:
+        raise DataError(f"{cfg.encoder} reads {encoder.length} steps, policies keep {WINDOW}: train one of that length")
     codes = [stored_codes(folder, part, encoder, cfg.reencode) for folder, part in zip(cfg.data, parts)]
     return datasets.merge(parts) if len(parts) > 1 else parts[0], np.concatenate(codes), encoder
 
@@ -100,10 +128,19 @@ class Distilling:
     """Data, policies and rounds of one run."""
 
     def __init__(
-        self, run: Run, cfg: DistillConfig, known: Dataset, codes: Array | None, encoder: Encoder | None, where: Any
+        self,
+        run: Run,
+        cfg: DistillConfig,
+        known: Dataset,
+        codes: Array | None,
+        encoder: Encoder | None,
+        labels: Labels | None,
+        where: Any,
     ) -> None:
-        self.run, self.cfg, self.encoder = run, cfg, encoder
+        self.run, self.cfg, self.encoder, self.labels = run, cfg, encoder, labels
         self.tasks = known.tasks
+        self.goal_seed = next(iter(datasets.goal_seeds(known.meta)), 0)
+        self.reward_version = str(known.meta.get("reward_version") or "v2")
         self.base = [(known, codes)]
         training = np.flatnonzero(known.split[known.trajectory_of_rows] == 0)
         policies: dict[str, Collective] = {}
@@ -152,15 +189,17 @@ class Distilling:
         """A round: the policies act, the experts label, the rows join the data."""
         number, run = self.rounds + 1, self.run
         with run.phase("round"):
-            labels = Labels(self.tasks, self.cfg.expert)
-            meta = {key: self.base[0][0].meta.get(key) for key in ("reward_version", "goal_seed")}
+            assert self.labels is not None
             found, success = collect(
-                self.policies, labels, self.cfg, seed=derive(self.cfg.seed, "round", number),
-                goal_seed=int(meta["goal_seed"] or 0), reward_version=str(meta["reward_version"] or "v2"),
+                self.policies, self.labels, self.cfg, seed=derive(self.cfg.seed, "round", number),
+                goal_seed=self.goal_seed, reward_version=self.reward_version,
             )  # fmt: skip
             writer = datasets.Writer(
                 run.folder / "rounds" / str(number), self.tasks,
-                {**meta, "horizon": self.base[0][0].meta.get("horizon"), "policy": "collective"},
+                {
+                    "goal_seed": self.goal_seed, "reward_version": self.reward_version, "policy": "collective",
+                    "horizon": self.base[0][0].meta.get("horizon"),
+                },
             )  # fmt: skip
             writer.append(found)
             self.rounds = number
@@ -174,16 +213,15 @@ class Distilling:
         run, cfg = self.run, self.cfg
         row: dict[str, Any] = self.distiller.errors(self.held_out)
         with run.phase("evaluate"):
-            meta = self.base[0][0].meta
             for arm, policy in self.policies.items():
+                copies = copies_of(cfg.eval_episodes, len(self.tasks))
                 vec = envs.make(
-                    self.tasks, seed=run.seed("selection"), copies=min(cfg.eval_episodes, 10), goals="random",
-                    goal_seed=int(meta.get("goal_seed") or 0), horizon=cfg.horizon,
-                    reward_version=str(meta.get("reward_version") or "v2"),
+                    self.tasks, seed=run.seed("selection"), copies=copies, goals="random",
+                    goal_seed=self.goal_seed, horizon=cfg.horizon, reward_version=self.reward_version,
                 )  # fmt: skip
                 with contextlib.closing(vec):
-                    each = -(-cfg.eval_episodes // min(cfg.eval_episodes, 10))
-                    found = scores(play(Told(policy, self.tasks), vec, each, stop_after_success=1), self.tasks)
+                    played = play(Told(policy, self.tasks), vec, cfg.eval_episodes // copies, stop_after_success=1)
+                    found = scores(played, self.tasks)
                 row[f"success_{arm}"] = float(np.mean([score["success"] for score in found.values()]))
                 row |= {f"success_{arm}/{task}": score["success"] for task, score in found.items()}
             first = cfg.arms[0]  # the result: under plain names, too

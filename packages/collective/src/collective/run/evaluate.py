@@ -16,7 +16,8 @@ from collective import envs, experts
 from collective.agent import Collective, find
 from collective.analysis.report import at_last
 from collective.config_distill import EvaluateConfig
-from collective.rollout import Acting, Chance, Played, Scripted, play, scores, wilson
+from collective.data import goal_seeds
+from collective.rollout import Acting, Chance, Played, Scripted, copies_of, play, scores, wilson
 from collective.run.told import Experts, Told
 from rlcore import checkpoint, device
 from rlcore.config import to_dict
@@ -24,8 +25,6 @@ from rlcore.errors import DataError, UsageError
 from rlcore.files import explained, read_json, write_atomic, write_json
 from rlcore.progress import progress
 from rlcore.seeding import numpy_generator
-
-MAX_ENVS = 100  # at once: an env of Meta-World takes about 20 MiB
 
 
 def evaluate(cfg: EvaluateConfig) -> int:
@@ -48,21 +47,22 @@ def measure(cfg: EvaluateConfig) -> dict[str, Any]:
     """Scores of each policy: {"policies": {name: {"tasks": {task: ...}, "success": ...}}, ...}. Prints no table."""
     device.set_threads(1)
     tasks, policies, trained_on = subjects(cfg)
-    copies = min(cfg.copies, cfg.episodes, max(1, MAX_ENVS // len(tasks)))
+    copies = copies_of(cfg.episodes, len(tasks), cfg.copies)
     found: dict[str, Any] = {
-        "options": to_dict(cfg), "seen_goals": trained_on == cfg.goal_seed, "policies": {},
+        "options": to_dict(cfg), "seen_goals": cfg.goal_seed in trained_on if trained_on else None, "policies": {},
         "success": "any step", "actions": "drawn" if cfg.stochastic else "means",
     }  # fmt: skip
+    rewards = str((facts_of(cfg.run) if cfg.run else {}).get("reward_version") or "v2")  # an encoder reads them
     for name, policy in policies.items():
         other = name != next(iter(policies)) and not cfg.whole
         stop = 1 if other and cfg.stop_after_success is None else cfg.stop_after_success
         vec = envs.make(
             tasks, seed=cfg.seed, copies=copies, goals="cycle", goal_seed=cfg.goal_seed, horizon=cfg.horizon,
-            workers=cfg.workers,
+            workers=cfg.workers, reward_version=rewards,
         )  # fmt: skip
-        total = len(tasks) * copies * -(-cfg.episodes // copies)
+        total = len(tasks) * cfg.episodes
         with contextlib.closing(vec), progress(name, total, cfg.quiet) as show:
-            played = play(policy, vec, -(-cfg.episodes // copies), stop_after_success=stop, show=show)
+            played = play(policy, vec, cfg.episodes // copies, stop_after_success=stop, show=show)
             unstable = vec.unstable
         by_task = scores(played, tasks, whole=stop is None)
         final = [row["success_final"] for row in by_task.values()]
@@ -84,14 +84,14 @@ def episodes_of(played: Played, tasks: tuple[str, ...]) -> dict[str, Any]:
     return {"mean": {"returns": success.tolist()}, **each}
 
 
-def subjects(cfg: EvaluateConfig) -> tuple[tuple[str, ...], dict[str, Acting], int | None]:
+def subjects(cfg: EvaluateConfig) -> tuple[tuple[str, ...], dict[str, Acting], list[int]]:
     """The tasks, who is to do them, and which goals those were trained on."""
     where = device.resolve(cfg.device)
     asked = bool(cfg.tasks or cfg.benchmark)
     if cfg.policy == "scripted":
-        return cfg.chosen, {"scripted": Scripted(cfg.chosen)}, None
+        return cfg.chosen, {"scripted": Scripted(cfg.chosen)}, []
     if cfg.policy == "random":
-        return cfg.chosen, {"random": Chance(numpy_generator(cfg.seed, "random policy"))}, None
+        return cfg.chosen, {"random": Chance(numpy_generator(cfg.seed, "random policy"))}, []
     if cfg.run is None:  # not in the configuration: tyro makes one of the defaults
         made_by = {"collective": "collective distill", "expert": "collective train-worker"}[cfg.policy]
         raise UsageError(f"--run: which {cfg.policy}? Give the folder that `{made_by}` wrote")
@@ -112,16 +112,23 @@ def subjects(cfg: EvaluateConfig) -> tuple[tuple[str, ...], dict[str, Acting], i
         if arm == "task-id" and (policy.numbers(tasks) < 0).any():
             raise UsageError(f"{arm} knows {', '.join(policy.tasks)} only: choose --arms cls for other tasks")
     made: dict[str, Acting] = {arm: Told(policy, tasks, not cfg.stochastic) for arm, policy in loaded.items()}
+    for arm, policy in loaded.items():
+        policy.sac.exploration = [numpy_generator(cfg.seed, "evaluation", arm)]  # of drawn actions
     return tasks, made, goals_of(path.parent.parent)
 
 
-def goals_of(run: Path) -> int | None:
-    """The goal seed that a run's data had, where it says so."""
+def facts_of(run: Path) -> dict[str, Any]:
+    """What a run says of itself; nothing where it says nothing."""
     for folder in (run, run / "collective"):
         if (folder / "env.json").is_file():
             facts = read_json(folder / "env.json")
-            return facts.get("goal_seed") if isinstance(facts, dict) else None
-    return None
+            return facts if isinstance(facts, dict) else {}
+    return {}
+
+
+def goals_of(run: Path) -> list[int]:
+    """The seeds of the goals that a run was trained on; none where it does not say so."""
+    return goal_seeds(facts_of(run))
 
 
 def folder_of(cfg: EvaluateConfig) -> Path | None:
@@ -162,6 +169,7 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"{task:{width}}  " + "  ".join(f"{cell:^28}" for cell in cells))
     cells = [f"{result['success']:.3f}{at_last(result)}" for result in policies.values()]
     lines.append(f"{'mean of tasks':{width}}  " + "  ".join(f"{cell:^28}" for cell in cells))
-    goals = "the goals trained on" if found["seen_goals"] else "goals never trained on"
+    known = {True: "the goals trained on", False: "goals never trained on", None: "its 50 goals"}
+    goals = known[found["seen_goals"]]
     lines.append(f"{found['options']['episodes']} episodes a task on {goals}, actions: {found['actions']}")
     return "\n".join(lines)

@@ -23,7 +23,10 @@ from rlcore.errors import UsageError
 from rlcore.files import explained, locked, read_json, write_json
 
 T = TypeVar("T")
-SHARED = ("seed", "device", "threads", "quiet", "tensorboard", "debug", "resume")  # options that every stage gets
+SHARED = (  # options that every stage gets
+    "seed", "device", "threads", "quiet", "tensorboard", "wandb", "debug", "on_save_error", "keep_checkpoints",
+    "keep_every",
+)  # fmt: skip
 
 
 def pipeline(cfg: PipelineConfig) -> Path:
@@ -33,16 +36,20 @@ def pipeline(cfg: PipelineConfig) -> Path:
     """
     folder = cfg.dir / cfg.called
     with explained(folder):
+        if cfg.overwrite and folder.exists():
+            number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old{n}").exists())
+            folder.rename(folder.with_name(f"{folder.name}.old{number}"))  # nothing is lost
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
+            every = stages(cfg, folder)  # a mistake in an option is found before the name is taken
             same_options(folder, cfg)
             clocks = Clocks(folder)
-            for name, (result, stage) in stages(cfg, folder).items():
+            for name, (result, stage) in every.items():
                 if result is not None and result.exists():
                     continue
                 with clocks.of(name):
                     stage()
-            report(folder, clocks.seconds)
+            report(folder, clocks.seconds, cfg.arms)
     return folder
 
 
@@ -82,6 +89,9 @@ def stages(cfg: PipelineConfig, folder: Path) -> dict[str, tuple[Path | None, Ca
 def stage_config(cls: type[T], cfg: PipelineConfig, changes: Mapping[str, Any]) -> T:
     """The stage's own preset of that name, with `changes` over it."""
     presets: dict[str, Any] = getattr(cls, "PRESETS", {})
+    if cfg.stage_preset not in {*presets, "cpu", "debug"}:
+        known = ", ".join(presets)
+        raise UsageError(f"stage_preset: {cls.__name__} has none called {cfg.stage_preset!r} (known: {known})")
     preset = dict(presets.get(cfg.stage_preset, {}))
     base = from_dict(cls, {**preset, "data": ["."]} if "data" in changes else preset, f"preset {cfg.stage_preset}")
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]

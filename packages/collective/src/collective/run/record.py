@@ -18,7 +18,7 @@ from rlcore import device
 from rlcore.run import Run
 from rlcore.seeding import numpy_state, set_numpy_state
 
-MAY_CHANGE = frozenset({"steps", "workers"})
+MAY_CHANGE = frozenset({"workers"})
 DRIFT = 0.9  # of the noise from one step to the next: it pushes for about ten steps
 
 
@@ -37,6 +37,8 @@ def record(cfg: RecordConfig) -> Path:
         contextlib.closing(Recording(run, cfg, tasks)) as recording,
     ):
         step = run.restore(**recording.parts)
+        if not step:
+            recording.writer.load_state_dict({"shards": 0})  # of a session that ended before its first checkpoint
         if not recording.begun:
             recording.begin()
         while run.going(step):

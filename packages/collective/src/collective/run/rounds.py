@@ -16,10 +16,10 @@ from collective.config_distill import DistillConfig
 from collective.data import Array, Dataset
 from collective.labels import Labels
 from collective.recorder import Recorder
+from collective.rollout import MAX_ENVS
 from collective.windows import Rolling
 
 COPIES = 2  # envs of each task and policy
-MAX_ENVS = 100  # at once, where one env of each task and policy allows it: each takes about 20 MiB
 AFTER = 10  # steps an episode goes on after its first success
 
 
@@ -32,7 +32,7 @@ def collect(
     Also the success of each one's episodes, less those that the round's end cut.
     """
     tasks, arms = labels.tasks, list(policies)
-    copies = (COPIES if len(tasks) * len(arms) <= MAX_ENVS // COPIES else 1) * len(arms)
+    copies = (COPIES if len(tasks) * len(arms) * COPIES <= MAX_ENVS else 1) * len(arms)
     vec = envs.make(
         tasks, seed=seed, copies=copies, goal_seed=goal_seed, horizon=cfg.horizon, reward_version=reward_version
     )
