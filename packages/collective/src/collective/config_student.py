@@ -68,11 +68,13 @@ class StudentConfig(LearnConfig):
     """Learn a task with a teacher who rewards acting like him and may act himself. The same command goes on."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        # Measured on seed 100 (docs/log.md): without demonstrations in its memory, a student of 10,000 steps gains nothing.
+        # Measured on seed 100 (docs/log.md): a bonus alone, without demonstrations in memory, gains nothing.
         "cpu": {
             **_CPU, "steps": 10_000, "horizon": 200, "updates_per_step": 0.5, "warmup": 1_000, "constant": 2_000,
             "expire": 8_000, "mix": 0.5, "bonus_scale": 3.0, "sigma_min": 0.6,
-            "sac": {"alpha": 0.1, "actor_lr": 1e-3, "critic_lr": 1e-3, "alpha_lr": 1e-3, "tau": 0.02, "target_every": 1},
+            "sac": {
+                "alpha": 0.1, "actor_lr": 1e-3, "critic_lr": 1e-3, "alpha_lr": 1e-3, "tau": 0.02, "target_every": 1,
+            },
         },
         "single-gpu": {"num_envs": 8, "batch_size": 1_024, "horizon": 500},
         "reference": {"horizon": 400},
