@@ -359,7 +359,7 @@ TIERS = {
         "learning claims of collective, on three and five seeds; about two hours of CPU time",
         (
             Group("mt5", ("collective",), DISTIL_STEPS, eval_every=2_500),
-            Group("reach", ("collective-worker",), WORKER_STEPS, eval_every=5_000, seeds=COLLECTIVE_SEEDS[:3]),
+            Group("reach", ("collective-worker",), WORKER_STEPS, eval_every=10_000, seeds=COLLECTIVE_SEEDS[:3]),
             Group("mt10", ("collective-mt10",), MT10_DISTIL_STEPS, eval_every=4_500, seeds=COLLECTIVE_SEEDS[:3]),
         ),
         seeds=COLLECTIVE_SEEDS,
