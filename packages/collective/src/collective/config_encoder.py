@@ -81,7 +81,7 @@ class EncoderConfig(RunConfig):
         },
         "debug": {
             "updates": 24, "batch": 12, "warmup_updates": 4, "log_every": 6, "eval_every": 12, "save_every": 12,
-            "validated": 10, "model": {"width": 16, "layers": 2, "heads": 4, "hidden": 32},
+            "validated": 6, "model": {"width": 16, "layers": 2, "heads": 4, "hidden": 32},
         },
     }  # fmt: skip
 

@@ -115,7 +115,8 @@ class Encoder:
         try:
             cfg = from_dict(ModelConfig, state["model"], where)
             state_dim, action_dim = state["dims"]
-            model = TrajectoryModel(cfg, state["kind"], state_dim, action_dim, int(state["classes"]))
+            with torch.random.fork_rng(devices=[]):  # first weights are drawn, and replaced: nobody is to notice
+                model = TrajectoryModel(cfg, state["kind"], state_dim, action_dim, int(state["classes"]))
             model.load_state_dict(state["weights"])
             return cls(model, tuple(state["tasks"]), bool(state["hides_actions"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -92,20 +92,21 @@ def _points(axes: Axes, plane: Plane, task: Array, tasks: Sequence[str]) -> None
 
 
 def _table(axes: Axes, shares: Array, tasks: Sequence[str]) -> None:
-    """Rows: the task; columns: the task whose centroid is nearest."""
+    """Rows: the task; columns: the task whose centroid is nearest. Numbers where they can be read."""
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
-    size = max(3.0, min(8.0, 90.0 / len(tasks)))
-    places = np.arange(len(tasks))
-    short = [name.removesuffix("-v3") for name in tasks]
-    axes.set_xticks(
-        places, short, rotation=90 if len(tasks) > 5 else 30, fontsize=size, ha="center" if len(tasks) > 5 else "right"
-    )
-    axes.set_yticks(places, short, fontsize=size)
+    size = max(3.0, min(8.0, 65.0 / len(tasks)))
+    places, short = np.arange(len(tasks)), [name.removesuffix("-v3") for name in tasks]
+    axes.set_yticks(places, short, fontsize=max(size, 4.0))
+    if few := len(tasks) <= 5:
+        axes.set_xticks(places, short, rotation=30, fontsize=size, ha="right")
+    else:
+        axes.set_xticks(places, [""] * len(tasks))
     for row, column in zip(*np.nonzero(shares >= 0.005)) if len(tasks) <= 12 else ():
         shade = "white" if shares[row, column] > 0.6 else "black"
-        axes.text(column, row, f"{shares[row, column]:.0%}"[:-1], ha="center", va="center", fontsize=size, color=shade)
-    axes.set(title="taken for (% of full windows)")
+        text = f"{100 * shares[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=shade)
+    axes.set(title="taken for (% of full windows)", xlabel="" if few else "columns in the order of the rows")
 
 
 def _lengths(axes: Axes, told: Told, tasks: Sequence[str]) -> None:
@@ -120,4 +121,5 @@ def _lengths(axes: Axes, told: Told, tasks: Sequence[str]) -> None:
     axes.plot(lengths, np.nanmean(table, 1), color="black", lw=2.4, label="all tasks")
     axes.axhline(1 / len(tasks), color="0.5", lw=0.8, ls="--", label="by chance")
     axes.set(title="told by the nearest centroid", xlabel="states in the window", ylabel="accuracy", ylim=(0, 1.03))
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    axes.set_xticks([1, *range(5, told.length + 1, max(5, told.length // 20 * 5))])
+    axes.legend(frameon=False, fontsize=9, loc="center right")
