@@ -24,9 +24,7 @@ def write(root: Path, teacher: str, seed: int, scores: Scores, task: str = "toy-
     folder = root / f"{Path(teacher).name}-{task}-{seed}{'-x' * bool(options)}"
     folder.mkdir(parents=True)
     cfg = StudentConfig(teacher=teacher, task=task, seed=seed, name=folder.name, **options)
-    rows: list[dict[str, Any]] = [
-        {"kind": "eval", "step": s, "return_mean": r, "success": x} for s, r, x in scores
-    ]
+    rows: list[dict[str, Any]] = [{"kind": "eval", "step": s, "return_mean": r, "success": x} for s, r, x in scores]
     rows.append({"kind": "train", "step": scores[-1][0], "cpu_s": 10.0 + seed})
     facts = {"stage": "student", "method": method(cfg)}
     (folder / "config.json").write_text(json.dumps({"program": "collective", "config": to_dict(cfg)}))
