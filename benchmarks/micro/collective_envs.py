@@ -71,18 +71,19 @@ def ours_side(tasks: Sequence[str]) -> Side:
 
 
 def gym_side(tasks: Sequence[str]) -> Side:
-    """The same, with an env and a policy a task."""
+    """The same, with an env and a policy a task, stepped in turns as ours are."""
     from metaworld.policies import ENV_POLICY_MAP
 
     opened = [(open_gym(task), ENV_POLICY_MAP[task]()) for task in tasks]
 
     def side(repetition: int) -> float:
-        begin = time.process_time()
-        for (env, goals), policy in opened:
+        begin, seen = time.process_time(), []
+        for (env, goals), _ in opened:
             env.unwrapped.set_task(goals[repetition])
-            obs, _ = env.reset()
-            for _ in range(STEPS):
-                obs, *_ = env.step(np.clip(policy.get_action(obs), -1, 1))
+            seen.append(env.reset()[0])
+        for _ in range(STEPS):
+            for i, ((env, _), policy) in enumerate(opened):
+                seen[i], *_ = env.step(np.clip(policy.get_action(seen[i]), -1, 1))
         return (time.process_time() - begin) / STEPS / len(tasks)
 
     return side

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,8 @@ def test_a_vector_of_real_tasks_is_one_whatever_steps_it():
 
 
 @needs_metaworld
-def test_a_simulator_that_breaks_down_is_counted():
+def test_a_simulator_that_breaks_down_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)  # mujoco writes a log where it stands
     vec = envs.make(["pick-place-v3"], seed=0, horizon=30)
     vec.reset()
     vec.step(vec.sample())
@@ -144,12 +146,16 @@ def test_a_simulator_that_breaks_down_is_counted():
     assert not moved.info["success"][0]
     np.testing.assert_array_equal(moved.obs, before)
     assert np.isfinite(vec.step(vec.sample()).obs).all()
+    for count in (2, 3):  # again and again
+        vec.slots.envs[0].env._raw.qvel[:] = np.nan  # type: ignore[union-attr]
+        vec.step(vec.sample())
+        assert vec.unstable == count
     other = envs.make(["pick-place-v3"], seed=0, horizon=30)
     state = vec.state_dict()
     state["obs"] = other.current_obs  # what broke it was no action: the replay must differ
     with pytest.warns(UserWarning, match="does not replay"):
         other.load_state_dict(state)
-    assert other.unstable == 1
+    assert other.unstable == 3
 
 
 @needs_metaworld
@@ -204,6 +210,13 @@ def test_without_meta_world_it_is_said_what_to_install(monkeypatch: pytest.Monke
     envs.single.unclipped.cache_clear()
     with pytest.raises(EnvironmentProblem, match=r"pip install 'collective\[metaworld\]'"):
         envs.scripted("reach-v3")
+
+
+@needs_metaworld
+def test_another_version_of_meta_world_is_pointed_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("collective.envs.metaworld.version_of", lambda _name: "3.9")
+    with pytest.warns(UserWarning, match=r"metaworld 3.9 is installed.* equal 3\.1\.1"):
+        envs.make(["reach-v3"], seed=0)
 
 
 @needs_metaworld

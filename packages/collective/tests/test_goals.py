@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import pickle
 import warnings
@@ -35,6 +36,7 @@ def drawn(task: str, seed: int) -> Array:
     return goals_of(task, seed, lean_env(task))
 
 
+@functools.cache
 def meta_worlds(task: str, seed: int) -> Array:
     import metaworld
 
@@ -42,9 +44,9 @@ def meta_worlds(task: str, seed: int) -> Array:
 
 
 @needs_metaworld
-@pytest.mark.parametrize(("task", "seed"), [("push-v3", 0), ("peg-insert-side-v3", 7), ("door-open-v3", 1)])
+@pytest.mark.parametrize(("task", "seed"), [("reach-v3", 7), ("door-open-v3", 1)])
 def test_equal_to_meta_worlds(task: str, seed: int):
-    expected, state = meta_worlds(task, seed), np.random.get_state()[1].copy()  # noqa: NPY002
+    expected, state = meta_worlds(task, seed), np.random.get_state()[1].copy()  # noqa: NPY002 - after upstream's draws
     np.testing.assert_array_equal(drawn(task, seed), expected)  # drawn
     np.testing.assert_array_equal(drawn(task, seed), expected)  # read
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002 - no global draw

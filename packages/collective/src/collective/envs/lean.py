@@ -57,6 +57,7 @@ class Lean(SawyerXYZEnv):  # type: ignore[misc]
         self._mocap, self._mocap_quat, self._ctrl = data.mocap_pos[0], data.mocap_quat[0], data.ctrl
         # A float32 action times the scale is rounded to float32, as numpy does.
         self._reach = float(float32(self.action_scale)), self.mocap_low.tolist(), self.mocap_high.tolist()
+        self._tick = self.dt / 2
         self._hand = data.body("hand").xpos
         self._claws = data.body("rightclaw").xpos, data.body("leftclaw").xpos
         self._tips = data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos
@@ -98,7 +99,7 @@ class Lean(SawyerXYZEnv):  # type: ignore[misc]
         mujoco.mj_step(self.model, data, nstep=self.frame_skip)
         mujoco.mj_forward(self.model, data)
         before, self._clock = self._clock, data.time
-        if before > self._clock:  # the simulator broke down and began anew
+        if self._clock - before < self._tick:  # the simulator broke down and began anew
             self.unstable += 1
             self._mocap_quat[:] = UPRIGHT
             return self._last_stable_obs.copy(), 0.0, dict(QUIET)
@@ -218,9 +219,9 @@ class Lean(SawyerXYZEnv):  # type: ignore[misc]
 def lean_class(task: str) -> type[Lean]:
     """The lean class of a task."""
     original = ALL_V3_ENVIRONMENTS[task]
-    made = rebound(original, GLOBALS, skip=("__init__", "model_name"))
-    cls = type(f"Lean{original.__name__}", (original, Lean), {**made["functions"], "rested": {}})
-    made["globals"][original.__name__] = cls  # some call their own static methods by the class
+    functions, names = rebound(original, GLOBALS, skip=("__init__", "model_name"))
+    cls = type(f"Lean{original.__name__}", (original, Lean), {**functions, "rested": {}})
+    names[original.__name__] = cls  # some call their own static methods by the class
     return cls
 
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
 
-from rlcore.errors import EnvironmentProblem
+from rlcore.errors import EnvironmentProblem, QuintetWarning
+from rlcore.provenance import version_of
 
 Array = np.ndarray[Any, Any]
+CHECKED = "3.1.1"  # of metaworld: the tests compare every task with it
 
 
 def needed(task: str) -> None:
-    """EnvironmentProblem with what to install, where Meta-World is missing."""
+    """EnvironmentProblem with what to install, where Meta-World is missing; a warning where it is another version."""
     try:
         import metaworld  # noqa: F401
     except ImportError as error:
         raise EnvironmentProblem(f"{task} needs pip install 'collective[metaworld]' ({error})") from error
+    if (found := version_of("metaworld")) != CHECKED:
+        text = f"metaworld {found} is installed: our envs were checked to equal {CHECKED}"
+        warnings.warn(text, QuintetWarning, stacklevel=3)
 
 
 class MetaWorld:

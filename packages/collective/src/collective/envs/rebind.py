@@ -7,26 +7,26 @@ from types import FunctionType
 from typing import Any
 
 
-def rebound(cls: type, stand_ins: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The functions in the body of `cls`, copied: where they look up a name in `stand_ins`, they find that.
+def rebound(
+    cls: type, stand_ins: Mapping[str, Any], skip: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(functions, globals): those in the body of `cls`, copied, and what the copies look names up in.
 
-    Static methods, class methods and properties stay such. A decorated function is unwrapped where the decorator only
-    checks (its inner function keeps the original in a cell `func`). The class's own name is to be set by the caller in
-    the returned "globals", for its functions may use it.
+    Where a function would look up a name in `stand_ins`, its copy finds that. Static methods, class methods and
+    properties stay such. A decorated function is unwrapped (its decorator keeps it in a cell `func`; Meta-World's only
+    check). The caller should put the copied class into the globals under its old name, for its functions may use it.
     """
-    found: dict[str, Any] = {}
-    fresh: dict[str, Any] = {}
+    functions: dict[str, Any] = {}
+    names: dict[str, Any] = {}
 
     def copy(function: FunctionType) -> FunctionType:
-        if "func" in function.__code__.co_freevars:
-            assert function.__closure__ is not None
-            return copy(function.__closure__[function.__code__.co_freevars.index("func")].cell_contents)
-        if not fresh:
+        code, cells = function.__code__, function.__closure__
+        if "func" in code.co_freevars and cells is not None:
+            return copy(cells[code.co_freevars.index("func")].cell_contents)
+        if not names:
             known = function.__globals__
-            fresh.update({**known, **{name: value for name, value in stand_ins.items() if name in known}})
-        made = FunctionType(
-            function.__code__, fresh, function.__name__, function.__defaults__, function.__closure__
-        )  # fmt: skip
+            names.update({**known, **{name: value for name, value in stand_ins.items() if name in known}})
+        made = FunctionType(code, names, function.__name__, function.__defaults__, cells)
         made.__kwdefaults__ = function.__kwdefaults__
         return made
 
@@ -34,9 +34,9 @@ def rebound(cls: type, stand_ins: Mapping[str, Any], skip: tuple[str, ...] = ())
         if name in skip:
             continue
         if isinstance(value, FunctionType):
-            found[name] = copy(value)
+            functions[name] = copy(value)
         elif isinstance(value, staticmethod | classmethod):
-            found[name] = type(value)(copy(value.__func__))  # type: ignore[arg-type]
+            functions[name] = type(value)(copy(value.__func__))  # type: ignore[arg-type]
         elif isinstance(value, property) and isinstance(value.fget, FunctionType):
-            found[name] = property(copy(value.fget))
-    return {"functions": found, "globals": fresh}
+            functions[name] = property(copy(value.fget))
+    return functions, names

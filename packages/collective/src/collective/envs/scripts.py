@@ -33,8 +33,8 @@ def move(from_xyz: Array, to_xyz: Array, p: float) -> Array:
 def expert(task: str) -> Callable[[Array], Array]:
     """The expert of `task`: observation (39,) float64 -> action (4,) float32, not yet cut to [-1, 1]."""
     original = ENV_POLICY_MAP[task]
-    made = rebound(original, {"np": GLOBALS["np"], "Action": Action, "move": move})
-    cls = type(f"Lean{original.__name__}", (original,), made["functions"])
-    made["globals"][original.__name__] = cls
+    functions, names = rebound(original, {"np": GLOBALS["np"], "Action": Action, "move": move})
+    cls = type(f"Lean{original.__name__}", (original,), functions)
+    names[original.__name__] = cls
     action: Callable[[Array], Array] = cls().get_action
     return action
