@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic", "taskinfer", "gasp")
+NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic", "taskinfer", "gasp", "collective_envs")
 
 
 def main() -> int:
