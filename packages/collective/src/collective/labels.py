@@ -24,7 +24,7 @@ class Labels:
         if run is not None:
             from collective import experts
 
-            self.experts = [experts.load(run, task) for task in tasks]
+            self.experts = experts.load_all(run, tasks)
 
     def of(self, obs: Array, task: Array) -> tuple[Array, Array]:
         """Mean (N, 4) in [-1, 1] and log-std (N, 4) before squashing, for obs (N, 39) of task numbers (N,)."""

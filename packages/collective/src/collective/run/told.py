@@ -35,7 +35,7 @@ class Experts:
     """
 
     def __init__(self, run: Path, tasks: tuple[str, ...], deterministic: bool = True) -> None:
-        self.experts = [experts.load(run, task) for task in tasks]
+        self.experts = experts.load_all(run, tasks)
         self.deterministic = deterministic
 
     def act(self, obs: Array, rolling: Rolling, task: Array) -> Array:
