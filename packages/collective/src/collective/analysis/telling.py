@@ -70,7 +70,7 @@ def scores(told: Told) -> dict[str, float]:
     full = told.exam.lengths == told.exam.lengths.max()
     picked = np.flatnonzero(full)[:: max(1, int(np.ceil(full.sum() / SILHOUETTE)))]
     apart = clusters.silhouette(clusters.directions(told.codes[picked]).astype(np.float64), told.exam.task[picked])
-    return {"accuracy": right / total, **found, "silhouette": apart}
+    return {"accuracy": float(right / total), **found, "silhouette": apart}
 
 
 def by_task(told: Told, chosen: Array) -> Array:

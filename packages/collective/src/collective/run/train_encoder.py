@@ -62,8 +62,9 @@ def train(cfg: EncoderConfig) -> Path:
             if run.due("save", step):
                 with run.phase("save"):
                     run.save(step, **parts)
+        if step >= cfg.updates:  # before the final checkpoint, which tells others that all of this is there
+            write_card(run.folder, cfg, recorded, known, held_out)
         folder = run.finish(step, **parts)
-        write_card(folder, cfg, recorded, known, held_out)
         run.console.say(summary(folder))
     return folder
 
