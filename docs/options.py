@@ -24,7 +24,8 @@ PAGES = {  # a table each, in the order of their places on the page
     Path(__file__).with_name("prismatic.md"): (prismatic.config.TrainConfig,),
     Path(__file__).with_name("taskinfer.md"): (taskinfer.config.ToyConfig,),
     Path(__file__).with_name("collective.md"): (
-        collective.config_pipeline.PipelineConfig, collective.config_distill.DistillConfig,
+        collective.config_pipeline.PipelineConfig,
+        collective.config_distill.DistillConfig,
     ),
     Path(__file__).with_name("gasp.md"): (gasp.config_skills.SkillsConfig, gasp.config_rl.RLConfig),
 }

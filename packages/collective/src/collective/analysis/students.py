@@ -82,10 +82,11 @@ def read_run(folder: Path, first: float) -> Curve:
         raise DataError(f"{folder} has evaluations up to step {found[-1][0] if found else 0:,}, not {first:,.0f}")
     status = read_json(folder / "status.json") if (folder / "status.json").exists() else {}
     apart = NOT_LEARNING | (TEACHING if cfg.teacher == "none" else set())
+    step, value, success = np.array(found, np.float64).T
     return Curve(
         folder.name, cfg.task, str(facts.get("method")), cfg.seed,
         {k: v for k, v in _flat(to_dict(cfg)).items() if k.split(".")[0] not in apart}, str(status.get("state")),
-        *np.array(found, np.float64).T, float(rows[-1].get("cpu_s", 0.0)),
+        step, value, success, float(rows[-1].get("cpu_s", 0.0)),
     )  # fmt: skip
 
 

@@ -17,11 +17,11 @@ from gasp.demos.kitchen import Demonstrator, Part, play
 from gasp.demos.scripts import SCRIPTS, Script, load_scripts
 from gasp.kitchen_obs import SUBTASKS
 from gasp.run.data_collect import finished, options_of, target
-from rlcore.progress import progress
 from gasp.run.stopping import stoppable
 from rlcore.config import diff, to_dict
 from rlcore.errors import DataError, UsageError
 from rlcore.files import explained, locked, read_json, sweep_temporaries, write_json
+from rlcore.progress import progress
 
 
 def collect_kitchen(cfg: CollectKitchenConfig) -> int:
