@@ -28,6 +28,7 @@ class Task:
     needs: str = ""  # module that its simulator comes with
     parts: tuple[str, ...] = ()
     floor: float = 0.0  # what doing nothing gets
+    detail: bool = False  # in reports, not on the front page
 
     def installed(self) -> bool:
         return not self.needs or importlib.util.find_spec(self.needs) is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.kinds import ROOT
 from benchmarks.report import CLAIM_HEADERS, Report, claim_cells, facts, headline, markdown_table, summary
-from benchmarks.suite import TIERS
+from benchmarks.suite import TASKS, TIERS
 from rlcore.files import read_json, write_atomic
 
 PAGE = ROOT / "README.md"
@@ -27,6 +27,7 @@ def section(record: Report) -> list[str]:
     """One record: what was compared, the scores, the claims, and how to repeat it."""
     small = "; ".join(f"{name.lower()}: {value}" for name, value in facts(record) if name in SHOWN)
     path = f"benchmarks/results/{record['tier']}.json"
+    record = {**record, "tasks": [task for task in record["tasks"] if not TASKS[task["task"]].detail]}
     return [
         f"**{record['tier'].capitalize()} tier: {record['about']}.** {headline(record)}",
         "",

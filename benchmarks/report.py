@@ -77,7 +77,7 @@ def summary(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headers and rows of the headline table: a method a row, a task a column."""
     headers = ("return, seeds that solved it", *(f"{task['title']} ({task['bar']:g})" for task in report["tasks"]))
     tables = [{row["title"]: row for row in task["rows"] if row["done"]} for task in report["tasks"]]
-    titles = [how.title for how in METHODS.values() if any(how.title in table for table in tables)]
+    titles = dict.fromkeys(how.title for how in METHODS.values() if any(how.title in table for table in tables))
     return headers, [(title, *(brief(table.get(title)) for table in tables)) for title in titles]
 
 

@@ -119,7 +119,8 @@ for _name, _tasks, _title in (("mt5", FIVE, "Five Meta-World tasks"), ("mt10", T
         about = f"Mean success of one policy that is {_told}, on goals never trained on."
         TASKS[f"{_name}/{_part}"] = Task(f"{_title}, {_short}", _name, bar=0.8, about=about)
     for _part in _tasks:
-        TASKS[f"{_name}/{_part}"] = Task(f"{_title}: {_part.removesuffix('-v3')}", _name, bar=0.9, about=ONE_OF)
+        _short = _part.removesuffix("-v3")
+        TASKS[f"{_name}/{_part}"] = Task(f"{_title}: {_short}", _name, bar=0.9, about=ONE_OF, detail=True)
 TASKS["reach"] = Task(
     "reach-v3", "reach-v3", bar=0.7, about="Share of a task's 50 goals reached by a soft actor-critic, greedy.",
     episodes=50, needs="metaworld", parts=("reach-v3",),
