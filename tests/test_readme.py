@@ -58,6 +58,7 @@ SHORTER = {
     "collective video": "collective video --help",  # needs a graphics library
     "train-student --preset cpu --task window-open-v3": "train-student --preset debug --task toy-push",
     "train-worker --preset cpu --tasks reach-v3": "train-worker --preset debug --tasks toy-reach",
+    "compare-students": "compare-students --first 240",
     "finetune --preset cpu --task faucet-open-v3": "finetune --preset debug --task toy-lift",
     "main.py train": "main.py train --preset debug",
     "data collect kitchen --episodes 600": "data collect kitchen --episodes 3",

@@ -11,7 +11,7 @@ Panels = Sequence[tuple[str, Sequence[str], str]]  # title, keys, kind of row
 GROUPS: dict[str, tuple[str, ...]] = {  # title -> beginnings of the keys
     "success in evaluations": ("success_cls", "success_task-id", "success_zero", "success", "success_final"),
     "return in evaluations": ("return_mean",),
-    "told by the nearest centroid": ("accuracy",),
+    "told by the nearest centroid": ("val_accuracy", "val_accuracy_"),
     "error on held-out rows": ("val_action_mse_", "val_"),
 }
 TRAINING: dict[str, tuple[str, ...]] = {
