@@ -66,7 +66,8 @@ class TaskVec:
         self.board.stop[:] = False if stop is None else stop
         shown = self.board.action
         np.minimum(np.maximum(action, -1.0, out=shown), 1.0, out=shown)
-        if (total := shown.sum()) != total:
+        flat = shown.reshape(-1)
+        if (total := flat.dot(flat)) != total:
             i = int(np.isnan(shown).any(1).argmax())
             raise NumericalError(f"env {self.plan.first_env + i} was given an action with NaN in it")
         self.slots.step(self._flip())
