@@ -63,7 +63,10 @@ class TaskVec:
 
         Where `stop` (N,) holds, the episode ends with this step, as if it were its last.
         """
-        self.board.stop[:] = False if stop is None else stop
+        if stop is None:
+            self.board.stop.fill(False)
+        else:
+            self.board.stop[:] = stop
         shown = self.board.action
         np.minimum(np.maximum(action, -1.0, out=shown), 1.0, out=shown)
         flat = shown.reshape(-1)
