@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rlblocks import stacked
 from rlblocks.config import SACConfig
 from rlblocks.gaussians import kl
 from rlblocks.sac import SAC, Sample, actor_loss, critic_loss, soft_td_target, temperature_loss
@@ -248,6 +249,19 @@ def test_nets_one_by_one_are_the_batched_ones(low: bool, sizes: tuple[int, ...],
     for a, b in zip(one, other):
         torch.testing.assert_close(a, b, atol=0.3 if low else 1e-5, rtol=0.05 if low else 1e-5)
     assert not net(x.detach(), frozen=True).requires_grad
+
+
+def test_bf16_without_avx512_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU for which oneDNN refuses bfloat16: operands and results are rounded, multiplied in float32."""
+    net = Stacked((7, 64, 48, 32, 1), [torch.Generator().manual_seed(g) for g in range(2)], low=True)
+    x = torch.randn(1, 20, 7, generator=torch.Generator().manual_seed(2))
+    outputs = []
+    for has in (stacked.HAS_BFLOAT16, False):
+        monkeypatch.setattr(stacked, "HAS_BFLOAT16", has)
+        y = net(x)
+        outputs.append((y, torch.autograd.grad(y.sum(), net.parameters)[0]))
+    close(outputs[0][0], outputs[1][0], 1e-2)
+    torch.testing.assert_close(outputs[0][1], outputs[1][1], atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize("init", ["torch", "xavier"])
