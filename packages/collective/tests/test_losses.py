@@ -71,6 +71,12 @@ class TestDistillation:
 
 
 class TestShaping:
+    def test_what_is_off_from_the_advice_counts_by_weight(self):
+        """Half of (0.5^2 + 0.5^2) * 2; the other row has no weight."""
+        mean, advice = torch.zeros(2, 2), torch.full((2, 2), 0.5)
+        close(losses.clone_loss(mean, advice, torch.tensor([2.0, 0.0])), 0.5)
+        close(losses.clone_loss(torch.atanh(advice), advice, torch.ones(2)), 0.0)
+
     @pytest.mark.parametrize(("off", "expected"), [(0, 1.0), (1, 0.6065307), (4, 0.1353353)])
     def test_dimensions_that_are_off_by_sigma(self, off: int, expected: float):
         action, sigma = np.zeros((1, 4)), 0.5

@@ -166,12 +166,16 @@ def test_an_episode_is_the_teachers_from_beginning_to_end():
     assert not np.array_equal(later[ended], first[ended])
 
 
-@pytest.mark.parametrize("options", [{"shaping": "none", "mix": 0.5}, {"mix": 0.0}, {"mix": 0.5, "mix_by": "episode"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"shaping": "none", "mix": 0.5}, {"mix": 0.0}, {"mix": 0.5, "mix_by": "episode"}, {"shaping": "none", "clone": 1}],
+)
 def test_after_it_has_expired_the_teacher_is_left_alone(options: dict[str, Any]):
     teacher = Counting(np.ones((2, 4), np.float32), np.zeros((2, 4)))
     made = guide(teacher, 2, warmup=10, constant=10, expire=40, **options)
     own, obs = np.zeros((2, 4), np.float32), np.zeros((2, 39), np.float32)
     for step in range(0, 40, 2):
+        assert np.array_equal(made.advice(step), np.full((2, 4), options.get("clone", 0)))
         made.pay(made.act(own, step), step_of(obs, [0.0, 0.0], [step % 6 == 0, False], obs), obs, step)
     assert "advise" in teacher.calls
     teacher.calls.clear()
@@ -179,9 +183,16 @@ def test_after_it_has_expired_the_teacher_is_left_alone(options: dict[str, Any])
         executed = made.act(own, step)
         assert np.array_equal(executed, own)
         assert not made.acted.any()
+        assert not made.advice(step).any()
         paid = made.pay(executed, step_of(obs, [0.0, 0.0], [True, True], obs), obs, step)
         assert not paid.any()
     assert not teacher.calls
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 2.0), (8_000, 2.0), (29_000, 1.0), (50_000, 0.0)])
+def test_what_imitating_counts_fades_like_the_bonus(step: int, expected: float):
+    made = guide(Counting(np.zeros((1, 4), np.float32), np.zeros((1, 4))), clone=2.0)
+    assert made.cloning(step) == pytest.approx(expected)
 
 
 # --- what a network sees ----------------------------------------------------------------------------------------------
@@ -189,11 +200,12 @@ def test_after_it_has_expired_the_teacher_is_left_alone(options: dict[str, Any])
 def test_a_step_takes_one_forward_however_much_is_asked(shaping: Any):
     network = Network(("toy-reach",))
     teacher = Learnt(network, "toy-reach", 3)  # type: ignore[arg-type]
-    cfg = StudentConfig(task="toy-reach", teacher="somewhere", shaping=shaping, mix=0.5)
+    cfg = StudentConfig(task="toy-reach", teacher="somewhere", shaping=shaping, mix=0.5, clone=0.5)
     made, obs = Guide(cfg, teacher, 3, np.random.default_rng(0)), np.zeros((3, 39), np.float32)
     made.begin(obs, 0)
     for step in range(0, 30, 3):
         executed = made.act(np.zeros((3, 4), np.float32), step)
+        made.advice(step)
         made.pay(executed, step_of(obs, [1.0] * 3, [False] * 3), obs, step)
     assert network.forwards <= 11
 

@@ -73,6 +73,16 @@ def critic_label(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor
     return reward + discount * next_value
 
 
+def clone_loss(mean: Tensor, advice: Tensor, weight: Tensor) -> Tensor:
+    """mean_b w_b |tanh m_b - a*_b|^2, what a student's policy is off from its teacher's actions.
+
+    Args: mean (..., B, A) before squashing; advice (..., B, A) in [-1, 1]; weight (..., B). Returns: (...).
+    """
+    assert mean.shape == advice.shape, (mean.shape, advice.shape)
+    assert weight.shape == mean.shape[:-1], (weight.shape, mean.shape)
+    return (weight * (mean.tanh() - advice).square().sum(-1)).mean(-1)
+
+
 def shaping_bonus(action: Array, mean: Array, log_std: Array, low: float = 0.3, high: float = 1.0) -> Array:
     """How much an action is like the teacher's: rho = prod_i exp(-1/2 ((a_i - mu_i) / sigma_i)^2), in (0, 1].
 

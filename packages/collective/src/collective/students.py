@@ -129,9 +129,13 @@ class Learnt(View):
     def __init__(self, network: Collective, task: str, num_envs: int) -> None:
         super().__init__(network, task, num_envs)
         self.fingerprint = fingerprint(network)
+        self._advice: tuple[Array, tuple[Array, Array]] | None = None  # and the inputs that it was given for
 
     def advise(self) -> tuple[Array, Array]:
-        return self.network.proposal(self.inputs())
+        inputs = self.inputs()
+        if self._advice is None or self._advice[0] is not inputs:
+            self._advice = inputs, self.network.proposal(inputs)
+        return self._advice[1]
 
     def value(self) -> Array:
         return self.network.value(self.inputs())
@@ -169,7 +173,7 @@ def fingerprint(network: Collective) -> str:
 
 
 class Guide:
-    """What a teacher does for a student: he pays for actions like his own, and may act himself. Both fade.
+    """What a teacher does for a student: he pays for actions like his own, advises, may act himself. All of it fades.
 
     Args:
         teacher: None for a student who is on its own.
@@ -185,6 +189,10 @@ class Guide:
         """w(t): what a bonus of 1 is worth in reward after `step` env steps."""
         return self._fading(step, self.cfg.bonus_scale) if self.cfg.shaping != "none" else 0.0
 
+    def cloning(self, step: int) -> float:
+        """c(t): what imitating the teacher counts beside the critics' values."""
+        return self._fading(step, self.cfg.clone)
+
     def share(self, step: int) -> float:
         """p(t): probability that the teacher acts."""
         return self._fading(step, self.cfg.mix)
@@ -196,7 +204,7 @@ class Guide:
 
     def asked(self, step: int) -> bool:
         """Whether the teacher is still needed: once he is not, he never will be again."""
-        return self.weight(step) > 0 or self.share(step) > 0
+        return self.weight(step) > 0 or self.share(step) > 0 or self.cloning(step) > 0
 
     def begin(self, obs: Array, step: int, where: Array | None = None) -> None:
         """Episodes begin, all or `where`."""
@@ -217,6 +225,12 @@ class Guide:
         if not self.acted.any():
             return action
         return np.where(self.acted[:, None], self.teacher.advise()[0], action)
+
+    def advice(self, step: int) -> Array:
+        """What the teacher would do now, (N, A); zeros once he is not asked any more."""
+        if self.teacher is None or self.cloning(step) <= 0:
+            return np.zeros((len(self.leads), ACTION_DIM), np.float32)
+        return self.teacher.advise()[0]
 
     def pay(self, action: Array, moved: VecStep, after: Array, step: int) -> Array:
         """The bonus (N,) of the step that began after `step` env steps; the teacher follows the episodes.
@@ -258,26 +272,31 @@ class Experience:
 
     Args:
         dim: numbers of what the student sees; it is stored of both ends of a transition.
+        advised: whether a transition also holds what the teacher would have done.
         rng: draws the batches; its state is saved with the data.
     """
 
     def __init__(
         self, capacity: int, num_envs: int, dim: int, gamma: float, rng: np.random.Generator,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "cpu", advised: bool = False,
     ) -> None:  # fmt: skip
         self.gamma, wide, one = gamma, Field((dim,)), Field()
         fields = {"obs": wide, "next_obs": wide, "action": Field((ACTION_DIM,)), "reward": one, "bonus": one}
-        fields |= {"terminated": Field((), "bool")}
+        fields |= {"terminated": Field((), "bool")} | ({"advice": Field((ACTION_DIM,))} if advised else {})
         self.buffer = ReplayBuffer(fields, capacity, num_envs, device=device, rng=rng)
 
     def __len__(self) -> int:
         return len(self.buffer)
 
-    def add(self, obs: Array, action: Array, moved: VecStep, bonus: Array, next_obs: Array) -> None:
-        """Store one step of all envs: obs, next_obs (N, D), action (N, A), bonus (N,). A cut episode goes on."""
+    def add(self, obs: Array, action: Array, moved: VecStep, bonus: Array, next_obs: Array, **more: Array) -> None:
+        """Store one step of all envs: obs, next_obs (N, D), action (N, A), bonus (N,). A cut episode goes on.
+
+        more: advice (N, A), where it was said that there is.
+        """
         self.buffer.add(
-            obs=obs, action=action, reward=moved.reward, bonus=bonus, next_obs=next_obs, terminated=moved.terminated
-        )
+            obs=obs, action=action, reward=moved.reward, bonus=bonus, next_obs=next_obs, terminated=moved.terminated,
+            **more,
+        )  # fmt: skip
 
     def sample(self, batch: int, weight: float) -> dict[str, Tensor]:
         """`batch` transitions, uniformly, whose bonus is worth `weight` now; valid until the next call."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -94,6 +94,8 @@ class SAC:
         cost: the regulariser; `target_cost` is what it is tuned to, minus the target entropy if left out.
     """
 
+    extra: tuple[str, ...] = ()  # More fields of a batch, (N, B, ...) each, that a subclass's `extra_loss` reads.
+
     def __init__(
         self, cfg: SACConfig, obs_dim: int, action_dim: int, *, seeds: Sequence[int], num_tasks: int = 1,
         device: str | torch.device = "cpu", cost: Cost = entropy_cost, target_cost: float | None = None,
@@ -116,9 +118,8 @@ class SAC:
         self.noise = [torch_generator(seed, "updates", device=str(self.device)) for seed in seeds]
         self.exploration = [numpy_generator(seed, "exploration") for seed in seeds]
         self.updates = 0  # of the critics
-        graphed = cfg.cuda_graph and self.device.type == "cuda"
-        self._learn = Graphed(self._learn_once) if graphed else self._learn_once
-        of_layers = self.actor.layers(self.actor.parameters.detach())
+        on_gpu, of_layers = self.device.type == "cuda", self.actor.layers(self.actor.parameters.detach())
+        self._learn = Graphed(self._learn_once) if cfg.cuda_graph and on_gpu else self._learn_once
         self._views = [(w.numpy(), b.numpy()) for w, b in of_layers] if self.device.type == "cpu" else []
 
     def act(self, obs: Array, deterministic: bool = False) -> Array:
@@ -127,15 +128,14 @@ class SAC:
         assert self.agents == 1 or (obs.ndim == 3 and len(obs) == self.agents), (obs.shape, self.agents)
         mean, log_std = np.split(self._output(obs.reshape(self.agents, -1, self.obs_dim)), 2, -1)
         if not deterministic:
-            cfg, a = self.cfg, self.action_dim
-            noise = np.stack([g.standard_normal((mean.shape[1], a), np.float32) for g in self.exploration])
+            cfg = self.cfg
+            noise = np.stack([g.standard_normal(mean.shape[1:], np.float32) for g in self.exploration])
             if cfg.log_std_map == "clamp":
                 log_std = log_std.clip(cfg.log_std_min, cfg.log_std_max)
             else:
                 log_std = cfg.log_std_min + 0.5 * (cfg.log_std_max - cfg.log_std_min) * (np.tanh(log_std) + 1.0)
             mean = mean + np.exp(log_std) * noise
-        action: Array = np.tanh(mean)
-        return action.reshape(*obs.shape[:-1], self.action_dim)
+        return cast(Array, np.tanh(mean).reshape(*obs.shape[:-1], self.action_dim))
 
     def _output(self, h: Array) -> Array:
         """The actor's output (N, B, 2A)."""
@@ -170,10 +170,11 @@ class SAC:
             noise: (2, N, B, A) standard normal: for the actions in obs and in next_obs; drawn where None.
         Returns: metrics, (N,) or () each, detached.
         """
-        fields = ("obs", "action", "reward", "discount", "next_obs", *("task_id",) * (self.num_tasks > 1))
+        fields = "obs", "action", "reward", "discount", "next_obs", *("task_id",) * (self.num_tasks > 1), *self.extra
         tensors = [batch[name].unsqueeze(0) if self.agents == 1 else batch[name] for name in fields]
         if noise is None:
-            noise = torch.stack([self._draw(g, tensors[0].shape[-2]) for g in self.noise], 1)
+            shape = 2, *tensors[1].shape[1:]
+            noise = torch.stack([torch.randn(shape, generator=g, device=self.device) for g in self.noise], 1)
         self.updates += 1
         polyak = self.updates % self.cfg.target_every == 0
         metrics = self._learn([noise, *tensors], polyak, actor and self.updates % self.cfg.actor_every == 0)
@@ -181,7 +182,8 @@ class SAC:
 
     def _learn_once(self, tensors: Sequence[Tensor], polyak: bool, actor: bool) -> dict[str, Tensor]:
         """The update itself."""
-        noise, obs, action, reward, discount, next_obs, *task = tensors
+        noise, obs, action, reward, discount, next_obs, *more = tensors
+        task, extra = more[: self.num_tasks > 1], more[self.num_tasks > 1 :]
         assert obs.shape == next_obs.shape == (self.agents, obs.shape[1], self.obs_dim), (obs.shape, next_obs.shape)
         assert action.shape == (*obs.shape[:2], self.action_dim), (action.shape, obs.shape)
         log_alpha = self.log_alpha.gather(1, task[0]) if task else self.log_alpha  # (N, B) or (N, 1)
@@ -202,7 +204,8 @@ class SAC:
 
         now = self.policy(obs, noise[0])
         cost = self.cost(obs, now)
-        loss = actor_loss(self.q(self.critic, obs, now.action, frozen=True), cost, alpha)
+        q = self.q(self.critic, obs, now.action, frozen=True)
+        loss = actor_loss(q, cost, alpha) + self.extra_loss(obs, now, q, extra)
         metrics |= {"actor_loss": loss.detach(), "cost": cost.detach().mean(-1), "alpha": alpha.mean(-1)}
         if self.cfg.learn_alpha:
             loss = loss + temperature_loss(log_alpha, cost, self.target_cost)
@@ -213,13 +216,14 @@ class SAC:
             self.log_alpha.detach().copy_(torch.where(present, self.log_alpha.detach(), before))
         return metrics
 
-    def _draw(self, generator: torch.Generator, rows: int) -> Tensor:
-        return torch.randn(2, rows, self.action_dim, generator=generator, device=self.device)
+    def extra_loss(self, obs: Tensor, now: Sample, q: Tensor, extra: Sequence[Tensor]) -> Tensor | float:
+        """(N,): what a subclass adds to the actor's loss; q (N, E, B) at its actions `now`."""
+        return 0.0
 
     def tensors(self) -> dict[str, Tensor]:
         """What is learnt, without the optimisers: live, not copies."""
-        nets = {"actor": self.actor, "critic": self.critic, "target": self.target}
-        return {"log_alpha": self.log_alpha, **{name: net.parameters for name, net in nets.items()}}
+        actor, critic, target = self.actor.parameters, self.critic.parameters, self.target.parameters
+        return {"log_alpha": self.log_alpha, "actor": actor, "critic": critic, "target": target}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that shapes the agents' future."""
@@ -257,10 +261,9 @@ class Adam:
 
     def __init__(self, groups: Sequence[tuple[Tensor, float]]) -> None:
         self.parameters, self.lrs = [p for p, _ in groups], [lr for _, lr in groups]
-        zeros = torch.zeros_like
         self.state = {
-            "mean": [zeros(p.detach()) for p in self.parameters],
-            "square": [zeros(p.detach()) for p in self.parameters],
+            "mean": [torch.zeros_like(p.detach()) for p in self.parameters],
+            "square": [torch.zeros_like(p.detach()) for p in self.parameters],
             "steps": [torch.zeros((), device=p.device) for p in self.parameters],
         }
 

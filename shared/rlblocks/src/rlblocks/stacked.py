@@ -69,8 +69,7 @@ class Stacked:
         """The same from parameters (G, P), one batched product a layer, in plain torch."""
         x = x.unsqueeze(1).expand(-1, self.nets // len(x), -1, -1).flatten(0, 1)
         for i, (weight, bias) in enumerate(self.layers(parameters)):
-            low = self.low and 0 < i < len(self.sizes) - 2
-            dtype = torch.bfloat16 if low else parameters.dtype
+            dtype = torch.bfloat16 if self.low and 0 < i < len(self.sizes) - 2 else parameters.dtype
             x = torch.baddbmm(bias.to(dtype), (x.relu() if i else x).to(dtype), weight.to(dtype))
         return x
 

@@ -37,7 +37,9 @@ class Learner(ABC):
             horizon=cfg.horizon, reward_version=cfg.reward_version,
         )  # fmt: skip
         rng = run.numpy_generator("replay")
-        self.experience = Experience(cfg.replay, cfg.num_envs, sac.obs_dim, cfg.gamma, rng, sac.device)
+        self.experience = Experience(
+            cfg.replay, cfg.num_envs, sac.obs_dim, cfg.gamma, rng, sac.device, "advice" in sac.extra
+        )
         self.exam, self.tally = Exam(cfg, run.seed("evaluation")), Tally(cfg.num_envs)
         self.refill_from = 0  # without its replay, a resumed run collects anew before it learns
         self.parts: dict[str, Any] = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from collective.config import ACTION_DIM, OBS_DIM
 from collective.config_student import StudentConfig
@@ -14,6 +16,7 @@ from collective.rollout import Acting
 from collective.run.exam import Plain
 from collective.run.lesson import MAY_CHANGE, Learner
 from collective.students import Guide, Learnt, Script, Teacher, open_network
+from collective.tutored import TutoredSAC
 from rlblocks.sac import SAC
 from rlcore import device
 from rlcore.run import Run
@@ -45,10 +48,11 @@ def train(cfg: StudentConfig) -> Path:
 
 
 def method(cfg: StudentConfig) -> str:
-    """What the student has from its teacher, in words: `plain`, `scripted: bonus 1, mix 0.5`."""
+    """What the student has from its teacher, in words: `plain`, `scripted: bonus 1, clone 1, mix 0.5`."""
     if cfg.teacher == "none":
         return "plain"
-    given = [f"{cfg.shaping} {cfg.bonus_scale:g}"] * (cfg.shaping != "none") + [f"mix {cfg.mix:g}"] * (cfg.mix > 0)
+    given = [f"{cfg.shaping} {cfg.bonus_scale:g}"] * (cfg.shaping != "none" and cfg.bonus_scale > 0)
+    given += [f"{name} {getattr(cfg, name):g}" for name in ("clone", "mix") if getattr(cfg, name) > 0]
     kind = "scripted" if cfg.teacher == "scripted" else "collective"
     return f"{kind}: {', '.join(given) or 'nothing'}"
 
@@ -63,10 +67,12 @@ def open_teacher(cfg: StudentConfig, where: Any) -> Teacher | None:
 
 
 class Student(Learner):
-    """Sees the observation; learns from the env's reward and the teacher's bonus."""
+    """Sees the observation; learns from the env's reward, the teacher's bonus and his advice."""
 
     def __init__(self, run: Run, cfg: StudentConfig, teacher: Teacher | None, where: Any) -> None:
-        super().__init__(run, cfg, SAC(cfg.sac, OBS_DIM, ACTION_DIM, seeds=[run.seed("agent")], device=where))
+        self.advised = teacher is not None and cfg.clone > 0
+        kind = functools.partial(TutoredSAC, choosy=cfg.clone_filter) if self.advised else SAC
+        super().__init__(run, cfg, kind(cfg.sac, OBS_DIM, ACTION_DIM, seeds=[run.seed("agent")], device=where))
         self.student = cfg
         self.guide = Guide(cfg, teacher, cfg.num_envs, run.numpy_generator("guide"))
         self.parts |= {"agent": self.sac, "guide": self.guide}
@@ -79,8 +85,9 @@ class Student(Learner):
         return self.guide.act(action, step)
 
     def keep(self, obs: Array, action: Array, moved: VecStep, after: Array, step: int) -> None:
+        advice = {"advice": self.guide.advice(step)} if self.advised else {}
         bonus = self.guide.pay(action, moved, after, step)
-        self.experience.add(obs, action, moved, bonus, after)
+        self.experience.add(obs, action, moved, bonus, after, **advice)
         if self.guide.asked(step):
             self.run.meters.add({"bonus": float(bonus.mean()), "teacher_acts": float(self.guide.acted.mean())})
 
@@ -90,10 +97,13 @@ class Student(Learner):
 
     def update(self, step: int) -> None:
         batch = self.experience.sample(self.cfg.batch_size, self.guide.weight(step))
+        if self.advised:
+            batch["clone"] = torch.full_like(batch["reward"], self.guide.cloning(step))
         self.run.meters.add(self.sac.update(batch))
 
     def player(self) -> Acting:
         return Plain(self.sac)
 
     def shown(self, step: int) -> dict[str, Any]:
-        return {"bonus_weight": self.guide.weight(step), "mix": self.guide.share(step)}
+        guide = self.guide
+        return {"bonus_weight": guide.weight(step), "clone": guide.cloning(step), "mix": guide.share(step)}
