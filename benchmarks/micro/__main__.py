@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic", "taskinfer", "gasp", "collective_envs")
+NAMES = ("replay", "dqn", "help", "sac", "dpmm", "prismatic", "taskinfer", "gasp", "collective", "collective_envs")
 
 
 def main() -> int:
