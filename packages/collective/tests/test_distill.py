@@ -14,6 +14,7 @@ import torch
 from test_data import made
 
 from collective import data as datasets
+from collective import experts
 from collective.agent import Collective, network
 from collective.cli import main
 from collective.codes import encode, stored_codes
@@ -251,6 +252,32 @@ def test_a_round_is_labelled_by_the_scripts_and_split_among_the_arms(toy_collect
     np.testing.assert_array_equal(data.expert_mean, envs.script_actions(data.tasks, data.task_of_rows, data.obs))
     assert not data.executed_expert.any()
     assert len(data.obs) == 3 * 6 * 7  # tasks, envs of each, turns
+
+
+def test_rounds_of_trained_experts_have_their_values(toy_data: Path, toy_encoder: Path, tmp_path: Path):
+    worker = "train-worker --preset debug --tasks toy-reach toy-push toy-lift --quiet --name sac --dir"
+    assert main([*worker.split(), str(tmp_path)]) == 0
+    assert distil(tmp_path, "x", toy_data, toy_encoder, "--expert", str(tmp_path / "sac")) == 0
+    data = datasets.load(tmp_path / "x" / "rounds" / "1")
+    following = data.next_obs()
+    for expert, rows in zip(experts.load_all(tmp_path / "sac", data.tasks), data.rows_of_task(), strict=True):
+        np.testing.assert_allclose(data.expert_mean[rows], expert.proposal(data.obs[rows])[0], atol=1e-5)
+        np.testing.assert_allclose(data.q_target[rows], expert.label(data.reward[rows], following[rows]), rtol=1e-5)
+
+
+def test_a_run_says_how_far_off_its_critics_are(toy_collective: Path):
+    """On rows that were held out, once the critics have been fitted."""
+    rows = [json.loads(line) for line in (toy_collective / "metrics.jsonl").read_text().splitlines()]
+    found = [row for row in rows if "val_critic_mse_cls" in row]
+    assert [row["step"] for row in found] == [80]
+    assert all(0 < found[0][f"val_critic_mse_{arm}"] < 1e6 for arm in ("cls", "task-id", "zero"))
+
+
+def test_processes_that_step_envs_change_nothing(
+    toy_data: Path, toy_encoder: Path, toy_collective: Path, tmp_path: Path
+):
+    assert distil(tmp_path, "x", toy_data, toy_encoder, "--workers", "2") == 0
+    same(parts(tmp_path / "x"), parts(toy_collective))
 
 
 @pytest.mark.parametrize(("episodes", "tasks"), [(50, 5), (50, 11), (50, 25), (50, 50), (15, 5), (7, 3), (1, 1)])

@@ -58,11 +58,12 @@ class DistillConfig(RunConfig):
     save_every: int = 1_000  # Updates between checkpoints.
     log_every: int = 500  # Updates between rows in metrics.jsonl.
     eval_episodes: int = 5  # Episodes of each task and arm in an evaluation.
+    workers: int = 0  # Processes that step envs in rounds and evaluations; 0 steps them here.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "updates", "batch_size", "round_steps", "horizon", "eval_episodes", high=2**31)
-        check_range(self, "critic_updates", "rounds", low=0, high=2**31)
+        check_range(self, "critic_updates", "rounds", "workers", low=0, high=2**31)
         if not self.hidden or min(self.hidden) < 1:
             raise UsageError(f"hidden: expected at least one layer of at least 1 unit, got {self.hidden}")
         if not 0 < self.lr < 1 or not 0 <= self.code_dropout < 1 or not 0 < self.gamma <= 1:

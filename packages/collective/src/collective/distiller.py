@@ -59,6 +59,42 @@ class Rows:
         return policy.standardised(self.codes_of(policy, rows), compress(self.data.obs[rows]))
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Rows with what came after them, sorted by task: what critics learn from.
+
+    The last row of a trajectory counts only where an expert gave its value.
+    """
+
+    rows: Rows
+    kept: Array  # (M,) rows of the data
+    after: Array  # (M,) what came after them
+    known: Array  # (M,) bool: an expert gave its value
+    starts: Array  # (T,) where a task's rows are
+    counts: Array
+
+    @classmethod
+    def of(cls, rows: Rows) -> Steps:
+        """Those of labelled rows."""
+        data, order = rows.data, rows.order
+        last = np.zeros(len(data.obs), bool)
+        last[data.offsets[1:] - 1] = True
+        known = np.isfinite(data.q_target)
+        usable = (~last | known)[order]
+        number = np.repeat(np.arange(len(rows.counts)), rows.counts)[usable]
+        counts = np.bincount(number, minlength=len(rows.counts))
+        kept = order[usable]
+        after = np.where(last[kept], kept, kept + 1)
+        return cls(rows, kept, after, known[kept], np.cumsum(counts) - counts, counts)
+
+    def pack(self, policy: Collective) -> Array:
+        """(M, 2 (C + 21) + 11): input, action, next input, expert's next action, reward, q*, whether q* is known."""
+        data, kept = self.rows.data, self.kept
+        numbers = np.stack((data.reward[kept], np.nan_to_num(data.q_target[kept]), self.known), 1).astype(np.float32)
+        before, later = (self.rows.inputs_of(policy, chosen) for chosen in (kept, self.after))
+        return np.concatenate((before, data.action[kept], later, data.expert_mean[self.after], numbers), 1)
+
+
 def constants(codes: Array, states: Array) -> tuple[Array, Array]:
     """shift, scale (C + 21,) that standardise [code, state]; what hardly ever changes is only shifted."""
     raw = np.concatenate((codes, states), -1)
@@ -151,42 +187,30 @@ class Distiller:
         self.updates += 1
         found = {}
         for arm, policy in self.policies.items():
-            width, sac = policy.code_dim + 21, policy.sac
-            x, action, later, label, reward, q, known = (
-                self.critic_packs[arm].index_select(0, row).split((width, 4, width, 4, 1, 1, 1), dim=1)
-            )
-            with torch.no_grad():
-                next_value = sac.q(sac.target, later[None], label[None])[0].min(0).values
-                fitted = critic_label(reward[:, 0], torch.full_like(next_value, self.cfg.gamma), next_value)
-                target = torch.where(known[:, 0] > 0, q[:, 0], fitted)
-            loss = (sac.q(sac.critic, x[None], action[None])[0] - target).square().mean()
+            sac, loss = policy.sac, self.critic_loss(policy, self.critic_packs[arm].index_select(0, row))
             self.critic_adam[arm].step(loss)
             if self.updates % 2 == 0:
                 polyak_([sac.target.parameters], [sac.critic.parameters], TAU)
             found[f"critic_loss_{arm}"] = loss.detach()
         return found
 
+    def critic_loss(self, policy: Collective, rows: Tensor) -> Tensor:
+        """(): mean squared error of both critics on rows of a pack of `Steps`."""
+        width, sac = policy.code_dim + 21, policy.sac
+        x, action, later, label, reward, q, known = rows.split((width, 4, width, 4, 1, 1, 1), dim=1)
+        with torch.no_grad():
+            next_value = sac.q(sac.target, later[None], label[None])[0].min(0).values
+            fitted = critic_label(reward[:, 0], torch.full_like(next_value, self.cfg.gamma), next_value)
+            target = torch.where(known[:, 0] > 0, q[:, 0], fitted)
+        return (sac.q(sac.critic, x[None], action[None])[0] - target).square().mean()
+
     def _prepare_critics(self) -> None:
-        """Rows with what came after them. The last one of a trajectory counts only where an expert gave its value."""
-        rows = self.rows
-        data, order = rows.data, rows.order
-        last = np.zeros(len(data.obs), bool)
-        last[data.offsets[1:] - 1] = True
-        known = np.isfinite(data.q_target)
-        usable = (~last | known)[order]
-        number = np.repeat(np.arange(len(rows.counts)), rows.counts)[usable]
-        self.critic_counts = np.bincount(number, minlength=len(rows.counts))
-        self.critic_starts = np.cumsum(self.critic_counts) - self.critic_counts
-        kept = order[usable]
-        after = np.where(last[kept], kept, kept + 1)
-        columns = np.stack((data.reward, np.nan_to_num(data.q_target), known), 1).astype(np.float32)[kept]
-        scale = float(data.reward.mean()) / max(1.0 - self.cfg.gamma, 1e-3)
+        """Packs of rows with what came after them; critics that begin do so near the data's values."""
+        steps = Steps.of(self.rows)
+        self.critic_starts, self.critic_counts = steps.starts, steps.counts
+        scale = float(self.rows.data.reward.mean()) / max(1.0 - self.cfg.gamma, 1e-3)
         for arm, policy in self.policies.items():
-            parts = (
-                rows.inputs_of(policy, kept), data.action[kept], rows.inputs_of(policy, after),
-                data.expert_mean[after], columns,
-            )  # fmt: skip
-            self.critic_packs[arm] = torch.from_numpy(np.concatenate(parts, 1)).to(self.device)
+            self.critic_packs[arm] = torch.from_numpy(steps.pack(policy)).to(self.device)
             if not self.critics_begun:
                 # Values are near mean reward / (1 - gamma), hundreds; from 0, most updates would go into getting there.
                 for net in (policy.sac.critic, policy.sac.target):
@@ -202,6 +226,16 @@ class Distiller:
             error = np.square(mean - held_out.data.expert_mean[held_out.order]).mean(1)
             spans = [slice(a, a + n) for a, n in zip(held_out.starts, held_out.counts) if n]
             found[f"val_action_mse_{arm}"] = float(np.mean([error[span].mean() for span in spans]))
+        return found
+
+    @torch.inference_mode()
+    def critic_errors(self, held_out: Rows) -> dict[str, float]:
+        """The critics' loss on held-out rows, an arm, each task alike."""
+        steps, found = Steps.of(held_out), {}
+        for arm, policy in self.policies.items():
+            pack = torch.from_numpy(steps.pack(policy)).to(self.device)
+            parts = [pack[a : a + n] for a, n in zip(steps.starts, steps.counts) if n]
+            found[f"val_critic_mse_{arm}"] = float(np.mean([float(self.critic_loss(policy, part)) for part in parts]))
         return found
 
     def state_dict(self) -> dict[str, Any]:

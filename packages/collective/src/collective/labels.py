@@ -9,7 +9,7 @@ import numpy as np
 
 from collective import envs
 from collective.config import ACTION_DIM
-from collective.data import Array
+from collective.data import Array, Dataset
 from collective.losses import LOG_STD_SCRIPTED
 
 
@@ -36,3 +36,11 @@ class Labels:
             own = task == number
             mean[own], log_std[own] = self.experts[int(number)].proposal(obs[own])
         return mean, log_std
+
+    def judge(self, data: Dataset) -> Dataset:
+        """The same rows with the values of trained experts; scripts have none."""
+        if self.experts is None:
+            return data
+        from collective import experts
+
+        return experts.relabel(data, self.experts, q_only=True)

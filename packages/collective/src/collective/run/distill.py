@@ -32,7 +32,7 @@ from rlcore.files import read_json
 from rlcore.run import Run
 from rlcore.seeding import derive
 
-MAY_CHANGE = frozenset({"reencode"})
+MAY_CHANGE = frozenset({"reencode", "workers"})
 
 
 def distill(cfg: DistillConfig) -> Path:
@@ -66,7 +66,9 @@ def distill(cfg: DistillConfig) -> Path:
                 if loss.device.type == "cpu" and not math.isfinite(float(loss)):
                     run.diverged(step, name, distilling.policies[name.rpartition("_")[2]].sac.tensors())
             step += 1
-            if run.due("log", step):
+            if step == total:
+                run.meters.add(distilling.distiller.critic_errors(distilling.held_out) if cfg.critic_updates else {})
+            if run.due("log", step) or step == total:
                 run.train_row(step, step)
             if (run.due("eval", step) and step <= cfg.updates) or step == cfg.updates:
                 run.save_if_best(step, distilling.evaluate(step), **distilling.parts)
@@ -217,7 +219,8 @@ class Distilling:
                 copies = copies_of(cfg.eval_episodes, len(self.tasks))
                 vec = envs.make(
                     self.tasks, seed=run.seed("selection"), copies=copies, goals="random",
-                    goal_seed=self.goal_seed, horizon=cfg.horizon, reward_version=self.reward_version,
+                    goal_seed=self.goal_seed, horizon=cfg.horizon, workers=cfg.workers,
+                    reward_version=self.reward_version,
                 )  # fmt: skip
                 with contextlib.closing(vec):
                     played = play(Told(policy, self.tasks), vec, cfg.eval_episodes // copies, stop_after_success=1)

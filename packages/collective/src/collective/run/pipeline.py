@@ -67,7 +67,7 @@ def stages(cfg: PipelineConfig, folder: Path) -> dict[str, tuple[Path | None, Ca
         EncoderConfig, cfg,
         {"data": (data,), "dir": folder, "name": "encoder", "updates": cfg.encoder_updates, **common},
     )  # fmt: skip
-    same = ("updates", "critic_updates", "rounds", "round_steps", "arms")
+    same = ("updates", "critic_updates", "rounds", "round_steps", "arms", "workers")
     distilling = stage_config(
         DistillConfig, cfg, {
             "data": (data,), "encoder": encoder if "cls" in cfg.arms else None, "dir": folder, "name": "collective",

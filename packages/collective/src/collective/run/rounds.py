@@ -34,8 +34,9 @@ def collect(
     tasks, arms = labels.tasks, list(policies)
     copies = (COPIES if len(tasks) * len(arms) * COPIES <= MAX_ENVS else 1) * len(arms)
     vec = envs.make(
-        tasks, seed=seed, copies=copies, goal_seed=goal_seed, horizon=cfg.horizon, reward_version=reward_version
-    )
+        tasks, seed=seed, copies=copies, goal_seed=goal_seed, horizon=cfg.horizon, workers=cfg.workers,
+        reward_version=reward_version,
+    )  # fmt: skip
     arm_of = np.arange(vec.num_envs) % len(arms)
     recorder, rolling = Recorder(tasks, vec.task_index, cfg.horizon), Rolling(vec.num_envs)
     since = np.full(vec.num_envs, -1)  # steps since the episode's first success
@@ -65,7 +66,7 @@ def collect(
         recorder.cut(vec.current_obs, vec.goal_id)
     found = recorder.take()
     assert found is not None
-    return found, {arm: float(np.mean(ended_)) if ended_ else 0.0 for arm, ended_ in ends.items()}
+    return labels.judge(found), {arm: float(np.mean(ended_)) if ended_ else 0.0 for arm, ended_ in ends.items()}
 
 
 def some(rolling: Rolling, chosen: Array) -> Rolling:
