@@ -85,7 +85,7 @@ class Group:
     methods: tuple[str, ...]
     steps: int
     eval_every: int
-    seeds: tuple[int, ...] | None = None  # None: all of the tier's; otherwise some of them
+    seeds: tuple[int, ...] | None = None  # None: all of the tier's; otherwise these
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,7 @@ GASP_CLAIMS = tuple(
 )
 
 COLLECTIVE_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings
+WORKER_SEEDS = (13, 14, 15)  # 10 to 12 were met with other settings
 DISTIL_STEPS, MT10_DISTIL_STEPS, WORKER_STEPS = 5_000, 9_000, 30_000  # updates, updates, env steps
 EASY = ("drawer-close-v3", "button-press-topdown-v3", "window-open-v3")
 COLLECTIVE_CLAIMS = (
@@ -360,7 +361,7 @@ TIERS = {
         "learning claims of collective, on three and five seeds; about two hours of CPU time",
         (
             Group("mt5", ("collective",), DISTIL_STEPS, eval_every=2_500),
-            Group("reach", ("collective-worker",), WORKER_STEPS, eval_every=10_000, seeds=COLLECTIVE_SEEDS[:3]),
+            Group("reach", ("collective-worker",), WORKER_STEPS, eval_every=5_000, seeds=WORKER_SEEDS),
             Group("mt10", ("collective-mt10",), MT10_DISTIL_STEPS, eval_every=4_500, seeds=COLLECTIVE_SEEDS[:3]),
         ),
         seeds=COLLECTIVE_SEEDS,
@@ -409,10 +410,11 @@ def make_jobs(tier: str, runs: str, only: str = "", seeds: tuple[int, ...] | Non
     words = [word for word in only.lower().split(",") if word]
     in_tasks = [word for word in words if any(word in key for key in TASKS)]
     in_methods = [word for word in words if word not in in_tasks]
+    groups = TIERS[tier].groups
     return [
         make_job(group, method, seed, runs)
-        for seed in seeds or TIERS[tier].seeds
-        for group in TIERS[tier].groups
+        for seed in seeds or sorted({*TIERS[tier].seeds, *(seed for group in groups for seed in group.seeds or ())})
+        for group in groups
         if seed in (seeds or group.seeds or TIERS[tier].seeds) and TASKS[group.task].installed()
         for method in group.methods
         if METHODS[method].installed()

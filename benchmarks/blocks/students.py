@@ -17,40 +17,45 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import RESULTS
-from collective.analysis.student_views import draw, to_markdown
-from collective.analysis.students import PLAIN, Curve, compare, read_run
-from rlcore import plots
 from rlcore.files import read_json, write_atomic
+from rlcore.plots import read_metrics
 
 FOLDER, TEACHERS = RESULTS / "students", RESULTS / "collective" / "runs"
 TASKS = ("window-open-v3", "button-press-topdown-v3", "push-v3")
+ARMS = ("taught", "plain")
 SEEDS = (10, 11, 12, 13, 14)  # 100 chose the settings
 FIRST, BAR = 10_000, 1.2
 
 
-def run(task: str, arm: str, seed: int) -> Path:
-    """One student, from where it stands; returns its folder."""
+def collective(*words: str) -> str:
+    """Run `collective WORDS`; returns what it printed."""
+    environ, root = os.environ | {"OMP_NUM_THREADS": "1"}, RESULTS.parents[1]
+    command = [sys.executable, "-m", "collective", *words]
+    return subprocess.run(command, check=True, env=environ, cwd=root, stdout=subprocess.PIPE, text=True).stdout
+
+
+def run(task: str, arm: str, seed: int) -> str:
+    """One student, from where it stands; returns its name."""
     name = f"{task}-{arm}-s{seed}"
-    teacher = "none" if arm == PLAIN else str(TEACHERS / f"mt5-collective-s{seed}")
-    command = f"-m collective train-student --preset cpu --task {task} --teacher {teacher} --seed {seed} --name {name}"
+    teacher = "none" if arm == "plain" else str(TEACHERS / f"mt5-collective-s{seed}")
     status = FOLDER / name / "status.json"
     if not status.exists() or read_json(status)["state"] != "finished":
-        words = [sys.executable, *command.split(), "--dir", str(FOLDER), "--quiet"]
-        subprocess.run(words, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=RESULTS.parents[1])
+        words = f"train-student --preset cpu --task {task} --seed {seed} --name {name} --quiet"
+        collective(*words.split(), "--teacher", teacher, "--dir", str(FOLDER))
         print(name, flush=True)
-    return FOLDER / name
+    return name
 
 
-def curve(found: Curve) -> dict[str, Any]:
+def curve(name: str) -> dict[str, Any]:
     """Its evaluations, rounded."""
+    rows = read_metrics(FOLDER / name)
+    found = [row for row in rows if row["kind"] == "eval"]
     return {
-        "task": found.task, "method": found.method, "seed": found.seed, "cpu_s": round(found.cpu_s),
-        "area": round(found.area(FIRST), 1), "steps": found.step.astype(int).tolist(),
-        "return": [round(value, 1) for value in found.value], "success": found.success.tolist(),
+        "run": name, "cpu_s": round(rows[-1]["cpu_s"]), "steps": [row["step"] for row in found],
+        "return": [round(row["return_mean"], 1) for row in found], "success": [row["success"] for row in found],
     }  # fmt: skip
 
 
@@ -60,29 +65,28 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="fewer of them, for a first look")
     args = parser.parse_args()
-    jobs = [(task, arm, seed) for seed in args.seeds for task in TASKS for arm in ("taught", PLAIN)]
+    jobs = [(task, arm, seed) for seed in args.seeds for task in TASKS for arm in ARMS]
     with ThreadPoolExecutor(args.jobs) as pool:
-        folders = list(pool.map(lambda job: run(*job), jobs))
-    curves = [read_run(folder, FIRST) for folder in folders]
-    found = compare(curves, FIRST)
+        names = list(pool.map(lambda job: run(*job), jobs))
+    compare = ["compare-students", *names, "--dir", str(FOLDER), "--first", str(FIRST)]
+    found = json.loads(collective(*compare, "--json"))
     taught = [row for task in found["tasks"] for row in task["rows"] if not row["plain"]]
-    facts = read_json(folders[0] / "env.json")
+    facts = read_json(FOLDER / names[0] / "env.json")
     record = {
         "title": f"Students with a distilled teacher beside plain: area under the return curve, {FIRST:,} env steps",
-        "cpu": facts["cpu"], "versions": facts["packages"], "found": found,
+        "cpu": facts["cpu"], "versions": facts["packages"], "commit": facts["git"]["commit"], "found": found,
         "reached": {
-            f"area at least {BAR} times plain, mean over tasks": found["overall"][0]["ratio"]["value"] >= BAR,
+            f"area at least {BAR} times plain, on each task": all(row["ratio"]["value"] >= BAR for row in taught),
             "success at the end not lower, on each task": all(row["success_gain"]["value"] >= 0 for row in taught),
         },
     }  # fmt: skip
     lines = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in record.items())
-    text = "{\n" + lines + ' "runs": [\n  ' + ",\n  ".join(json.dumps(curve(each)) for each in curves) + "\n ]\n}\n"
+    text = "{\n" + lines + ' "runs": [\n  ' + ",\n  ".join(json.dumps(curve(name)) for name in names) + "\n ]\n}\n"
     write_atomic(RESULTS / "collective_students.json", lambda file: file.write(text.encode()))
-    plots.save(draw(curves), FOLDER / "students.png")
-    print(to_markdown(found))
-    return 0
+    print(collective(*compare))
+    return 0 if all(record["reached"].values()) else 1
 
 
 if __name__ == "__main__":
