@@ -358,7 +358,7 @@ TIERS = {
         claims=GASP_CLAIMS,
     ),
     "collective": Tier(
-        "learning claims of collective, on three and five seeds; about two hours of CPU time",
+        "learning claims of collective, on three and five seeds; about two and a half hours of CPU time",
         (
             Group("mt5", ("collective",), DISTIL_STEPS, eval_every=2_500),
             Group("reach", ("collective-worker",), WORKER_STEPS, eval_every=5_000, seeds=WORKER_SEEDS),

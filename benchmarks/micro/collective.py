@@ -160,7 +160,7 @@ class Batches:
         return (raw - shift) / scale, batch["mean"], batch["log_std"]
 
     def same_numbers(self) -> None:
-        """To the bit, for all rows."""
+        """Within 1e-6, for all rows."""
         packed = self.distiller.packs["cls"].split((self.policy.code_dim + 21, 4, 4), dim=1)
         for ours, published in zip(packed, self.joined([np.arange(ROWS)] * len(FIVE))):
             torch.testing.assert_close(ours, published, atol=1e-6, rtol=1e-6)

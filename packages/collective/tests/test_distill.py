@@ -19,7 +19,7 @@ from collective.agent import Collective, network
 from collective.cli import main
 from collective.codes import encode, stored_codes
 from collective.config_distill import DistillConfig
-from collective.distiller import Distiller, Rows, constants
+from collective.distiller import Distiller, Rows, Steps, constants
 from collective.encoder import Encoder
 from collective.envs.single import Plan
 from collective.envs.slots import goal_of
@@ -263,6 +263,29 @@ def test_rounds_of_trained_experts_have_their_values(toy_data: Path, toy_encoder
     for expert, rows in zip(experts.load_all(tmp_path / "sac", data.tasks), data.rows_of_task(), strict=True):
         np.testing.assert_allclose(data.expert_mean[rows], expert.proposal(data.obs[rows])[0], atol=1e-5)
         np.testing.assert_allclose(data.q_target[rows], expert.label(data.reward[rows], following[rows]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", ["0.99", "0.5"])
+def test_experts_of_another_discount_are_refused(
+    gamma: str, toy_data: Path, toy_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    worker = "train-worker --preset debug --tasks toy-reach toy-push toy-lift --quiet --name sac --gamma 0.5 --dir"
+    assert main([*worker.split(), str(tmp_path)]) == 0
+    same_discount = gamma == "0.5"
+    for known in (toy_data, tmp_path / "sac"):
+        options = ("--expert", str(tmp_path / "sac"), "--gamma", gamma, "--reencode", "--overwrite")
+        assert distil(tmp_path, "x", known, toy_encoder, *options) == (0 if same_discount else 4)
+        assert ("give --gamma 0.5" in capsys.readouterr().err) != same_discount
+
+
+def test_critics_begin_near_the_known_values():
+    """A reward of 1 and a value of 5 there, 1 / (1 - 0.9) where no value is known."""
+    data = made([20] * 10)
+    half = np.arange(len(data.obs)) < 100
+    data = replace(data, reward=np.ones_like(data.reward), q_target=np.where(half, 5.0, np.nan).astype(np.float32))
+    steps = Steps.of(Rows.of(data, None, data.tasks))
+    known = int(steps.known.sum())
+    assert steps.typical(0.9) == pytest.approx((5 * known + 10 * (len(steps.kept) - known)) / len(steps.kept))
 
 
 def test_a_run_says_how_far_off_its_critics_are(toy_collective: Path):

@@ -51,6 +51,15 @@ def policy(folder: Path) -> dict[str, Any]:
     return found
 
 
+def test_critics_of_another_discount_are_remarked_upon(
+    network: Path, toy_collective: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The network of the tests has no record of a discount; a distilled one does."""
+    for name, folder in (("silent", network), ("warned", toy_collective)):
+        tune(tmp_path, name, folder, "--gamma", "0.5", "--steps", "2")
+        assert ("--gamma 0.99 goes on with them" in capsys.readouterr().err) == (name == "warned")
+
+
 # --- the beginning ----------------------------------------------------------------------------------------------------
 def test_it_begins_as_the_network(network: Path):
     before, made = Collective.load(network), Collective.load(network)

@@ -200,7 +200,8 @@ def test_what_imitating_counts_fades_like_the_bonus(step: int, expected: float):
 def test_a_step_takes_one_forward_however_much_is_asked(shaping: Any):
     network = Network(("toy-reach",))
     teacher = Learnt(network, "toy-reach", 3)  # type: ignore[arg-type]
-    cfg = StudentConfig(task="toy-reach", teacher="somewhere", shaping=shaping, mix=0.5, clone=0.5)
+    clone = 0.5 if shaping == "bonus" else 0.0
+    cfg = StudentConfig(task="toy-reach", teacher="somewhere", shaping=shaping, mix=0.5, clone=clone)
     made, obs = Guide(cfg, teacher, 3, np.random.default_rng(0)), np.zeros((3, 39), np.float32)
     made.begin(obs, 0)
     for step in range(0, 30, 3):

@@ -194,6 +194,8 @@ def test_another_teacher_does_not_take_over(tmp_path: Path, network: Path, capsy
         (("--expire", "80"), "expire: must come after warmup + constant, 80"),
         (("--sigma-min", "2"), "sigma_min, sigma_max: need 0 < min <= max"),
         (("--shaping", "potential"), "no critics"),
+        (("--clone-filter",), "nothing is imitated"),
+        (("--clone", "1", "--shaping", "potential"), "use one of them"),
         (("--gamma", "1.5"), "gamma: must be in (0, 1]"),
         (("--task", "toy-reech"), "did you mean toy-reach"),
         (("--sac.alpha", "-1"), "alpha: must be positive"),

@@ -164,6 +164,22 @@ def test_other_options_are_refused_with_the_difference(cfg: WalkConfig):
     walk(replace(cfg, log_every=5))  # changes what is shown, not what is learnt
 
 
+def test_a_run_from_before_an_option_goes_on_with_its_default(cfg: WalkConfig) -> None:
+    """And one with an option that is gone says which."""
+    walk(cfg)
+    path = cfg.dir / "walk" / "config.json"
+    record = json.loads(path.read_text())
+    record["config"].pop("scale")
+    path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=r"scale: 1\.0 -> 2\.0"):
+        walk(replace(cfg, scale=2.0))
+    walk(cfg)
+    record["config"]["stride_of_old"] = 3
+    path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="stride_of_old"):
+        walk(cfg)
+
+
 def test_overwrite_sets_the_old_run_aside(cfg: WalkConfig):
     walk(cfg)
     walk(replace(cfg, scale=2.0, overwrite=True))

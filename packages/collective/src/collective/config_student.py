@@ -65,7 +65,7 @@ _CPU: dict[str, Any] = {"batch_size": 128, "replay": 100_000, "eval_every": 1_00
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig(LearnConfig):
-    """Learn a task with a teacher who rewards acting like him and may act himself. The same command goes on."""
+    """Learn a task with a teacher who is imitated, may act himself and may pay. The same command goes on."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         # Measured on seed 100 (docs/log.md): cloning and mixing teach, a bonus alone does not.
@@ -85,8 +85,8 @@ class StudentConfig(LearnConfig):
 
     teacher: str  # Run folder of `collective distill`; scripted; or none, plain soft actor-critic.
     shaping: Literal["bonus", "potential", "none"] = "bonus"  # Paid for: acts like the teacher's, or states he values.
-    bonus_scale: float = 1.0  # Worth, in reward, of acting exactly like the teacher, at first.
-    sigma_min: float = 0.3  # The teacher's standard deviation counts as at least this ...
+    bonus_scale: float = 1.0  # Worth, in reward, of acting exactly like the teacher, at first (--shaping bonus).
+    sigma_min: float = 0.3  # For the bonus, the teacher's standard deviation counts as at least this ...
     sigma_max: float = 1.0  # ... and as at most this.
     mix: float = 0.0  # Probability that the teacher acts instead, at first.
     mix_by: Literal["step", "episode"] = "step"  # Tossed for: each step, or a whole episode.
@@ -108,6 +108,10 @@ class StudentConfig(LearnConfig):
             raise UsageError(f"sigma_min, sigma_max: need 0 < min <= max, got {self.sigma_min}, {self.sigma_max}")
         if self.warmup + self.constant >= self.expire:
             raise UsageError(f"expire: must come after warmup + constant, {self.warmup + self.constant:,}")
+        if self.clone_filter and not self.clone:
+            raise UsageError("clone_filter: nothing is imitated without --clone")
+        if self.clone and self.shaping == "potential":
+            raise UsageError("clone: its scale is that of returns, which --shaping potential changes; use one of them")
         if self.shaping == "potential" and self.teacher == "scripted":
             raise UsageError("shaping potential: a script has no critics; use --shaping bonus, or a distilled teacher")
 

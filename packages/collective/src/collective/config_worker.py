@@ -61,8 +61,8 @@ class WorkerConfig(ManyConfig):
     """Train an expert a task, by soft actor-critic, all in one program. The same command again continues the run."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        # Chosen on seeds 100 to 102 (docs/log.md). Targets follow fast and values reach 20 steps ahead: with 0.99 and a
-        # lag of 200 updates 30,000 steps are too few on one seed in three.
+        # Chosen on seeds 101 and 102 (docs/log.md). Targets follow fast and values reach 20 steps ahead: with 0.99 and
+        # a lag of 200 updates 30,000 steps are too few on one seed in three.
         "cpu": {
             "steps": 30_000, "batch_size": 128, "updates_per_step": 1.0, "horizon": 200, "gamma": 0.95,
             "eval_every": 5_000, "eval_episodes": 20,

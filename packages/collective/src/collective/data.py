@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -33,7 +34,7 @@ EACH: dict[str, tuple[str, tuple[int, ...]]] = {  # with a row a trajectory
     "last_obs": ("f4", (OBS_DIM,)), "task_id": ("i8", ()), "goal_id": ("i8", ()), "arm_id": ("i8", ()),
 }  # fmt: skip
 HELD_OUT = 5  # of a task's trajectories every fifth is for validation
-SAME = ("obs_dim", "action_dim", "horizon", "reward_version", "versions")  # what data that go together share
+SAME = ("obs_dim", "action_dim", "horizon", "reward_version", "versions", "gamma")  # what data that go together share
 
 
 @dataclass(frozen=True)
@@ -154,16 +155,19 @@ def merge(parts: Sequence[Dataset]) -> Dataset:
     """All as one, their tasks as one list. DataError where they are of different sizes, rewards or versions."""
     if not parts:
         raise DataError("no data to merge")
-    for other in parts[1:]:
-        for key in SAME:
-            if (a := parts[0].meta.get(key)) != (b := other.meta.get(key)) and None not in (a, b):
-                raise DataError(f"{parts[0].where} and {other.where} do not go together: {key} is {a} and {b}")
+    shared: dict[str, Any] = {}
+    for part, key in itertools.product(parts, SAME):
+        if (value := part.meta.get(key)) is None:
+            continue
+        if (known := shared.setdefault(key, (part.where, value)))[1] != value:
+            raise DataError(f"{known[0]} and {part.where} do not go together: {key} is {known[1]} and {value}")
     tasks = tuple(dict.fromkeys(task for part in parts for task in part.tasks))
     ids = [np.array([tasks.index(task) for task in part.tasks], np.int64)[part.task_id] for part in parts]
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*ROWS, *EACH, "split")}
     offsets = np.concatenate(([0], np.cumsum(np.concatenate([part.lengths for part in parts])))).astype(np.int64)
     seeds = sorted({seed for part in parts for seed in goal_seeds(part.meta)})
-    meta = {**parts[0].meta, "folder": " + ".join(part.where for part in parts), "goal_seed": seeds}
+    meta = parts[0].meta | {key: value for key, (_, value) in shared.items()}
+    meta |= {"folder": " + ".join(part.where for part in parts), "goal_seed": seeds}
     meta["digest"] = hashlib.sha256("".join(digest_of(part) for part in parts).encode()).hexdigest()
     return Dataset(**{**joined, "task_id": np.concatenate(ids)}, offsets=offsets, tasks=tasks, meta=meta)
 

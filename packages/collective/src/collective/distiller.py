@@ -87,6 +87,12 @@ class Steps:
         after = np.where(last[kept], kept, kept + 1)
         return cls(rows, kept, after, known[kept], np.cumsum(counts) - counts, counts)
 
+    def typical(self, gamma: float) -> float:
+        """About what a step is worth: the mean of the known values, and of mean reward / (1 - gamma) for the others."""
+        data = self.rows.data
+        guess = float(data.reward[self.kept].mean()) / max(1.0 - gamma, 1e-3)
+        return float(np.where(self.known, data.q_target[self.kept], guess).mean())
+
     def pack(self, policy: Collective) -> Array:
         """(M, 2 (C + 21) + 11): input, action, next input, expert's next action, reward, q*, whether q* is known."""
         data, kept = self.rows.data, self.kept
@@ -208,13 +214,13 @@ class Distiller:
         """Packs of rows with what came after them; critics that begin do so near the data's values."""
         steps = Steps.of(self.rows)
         self.critic_starts, self.critic_counts = steps.starts, steps.counts
-        scale = float(self.rows.data.reward.mean()) / max(1.0 - self.cfg.gamma, 1e-3)
+        first = steps.typical(self.cfg.gamma)
         for arm, policy in self.policies.items():
             self.critic_packs[arm] = torch.from_numpy(steps.pack(policy)).to(self.device)
             if not self.critics_begun:
-                # Values are near mean reward / (1 - gamma), hundreds; from 0, most updates would go into getting there.
+                # Hundreds; from 0, most updates would go into getting there.
                 for net in (policy.sac.critic, policy.sac.target):
-                    net.layers(net.parameters.detach())[-1][1].add_(scale)
+                    net.layers(net.parameters.detach())[-1][1].add_(first)
         self.critics_begun = True
 
     @torch.inference_mode()

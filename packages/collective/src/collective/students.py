@@ -1,7 +1,7 @@
 """Students: what a teacher tells them, what they are paid for it, and what they remember.
 
-The bonus for acting like the teacher is computed once, when a transition is stored; its weight belongs to the time at
-which the transition is learnt from. So what was paid for in the beginning fades from the whole memory.
+The teacher's advice and the bonus for acting like him are computed once, when a transition is stored; their weights
+belong to the time at which the transition is learnt from. So what counted at first fades from the whole memory.
 `N` envs, `A` action dimensions. The teacher watches the student's own last steps, whoever chose the actions in them.
 """
 

@@ -75,6 +75,8 @@ class Sample(NamedTuple):
 
 
 Cost = Callable[[Tensor, Sample], Tensor]  # (observations (N, B, D), sample) -> (N, B) nats
+# (agent, observations (N, B, D), sample, its values (N, E, B), further fields of the batch) -> (N,)
+Pull = Callable[["SAC", Tensor, Sample, Tensor, Sequence[Tensor]], Tensor]
 
 
 def entropy_cost(obs: Tensor, sample: Sample) -> Tensor:
@@ -92,18 +94,18 @@ class SAC:
         seeds: decide weights, exploration and the noise of updates.
         num_tasks: temperatures of an agent; with more than one, batches hold "task_id".
         cost: the regulariser; `target_cost` is what it is tuned to, minus the target entropy if left out.
+        pull: what else the actor goes down, imitation say; it is given the batch's `fields`, (N, B, ...) each.
     """
-
-    extra: tuple[str, ...] = ()  # More fields of a batch, (N, B, ...) each, that a subclass's `extra_loss` reads.
 
     def __init__(
         self, cfg: SACConfig, obs_dim: int, action_dim: int, *, seeds: Sequence[int], num_tasks: int = 1,
         device: str | torch.device = "cpu", cost: Cost = entropy_cost, target_cost: float | None = None,
+        pull: Pull | None = None, fields: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.cfg, self.obs_dim, self.action_dim, self.num_tasks = cfg, obs_dim, action_dim, num_tasks
-        self.agents, self.device, self.cost = len(seeds), torch.device(device), cost
+        self.agents, self.device, self.cost, self.pull = len(seeds), torch.device(device), cost, pull
         entropy = -float(action_dim) if cfg.target_entropy is None else cfg.target_entropy
-        self.target_cost = -entropy if target_cost is None else target_cost
+        self.target_cost, self.fields = -entropy if target_cost is None else target_cost, fields
         weights = [torch_generator(seed, "weights") for seed in seeds]
         make = functools.partial(Stacked, init=cfg.init, low=cfg.precision == "bf16", device=self.device)
         self.actor = make([obs_dim, *cfg.hidden, 2 * action_dim], weights)
@@ -170,7 +172,7 @@ class SAC:
             noise: (2, N, B, A) standard normal: for the actions in obs and in next_obs; drawn where None.
         Returns: metrics, (N,) or () each, detached.
         """
-        fields = "obs", "action", "reward", "discount", "next_obs", *("task_id",) * (self.num_tasks > 1), *self.extra
+        fields = "obs", "action", "reward", "discount", "next_obs", *("task_id",) * (self.num_tasks > 1), *self.fields
         tensors = [batch[name].unsqueeze(0) if self.agents == 1 else batch[name] for name in fields]
         if noise is None:
             shape = 2, *tensors[1].shape[1:]
@@ -205,7 +207,7 @@ class SAC:
         now = self.policy(obs, noise[0])
         cost = self.cost(obs, now)
         q = self.q(self.critic, obs, now.action, frozen=True)
-        loss = actor_loss(q, cost, alpha) + self.extra_loss(obs, now, q, extra)
+        loss = actor_loss(q, cost, alpha) + (self.pull(self, obs, now, q, extra) if self.pull else 0.0)
         metrics |= {"actor_loss": loss.detach(), "cost": cost.detach().mean(-1), "alpha": alpha.mean(-1)}
         if self.cfg.learn_alpha:
             loss = loss + temperature_loss(log_alpha, cost, self.target_cost)
@@ -215,10 +217,6 @@ class SAC:
             present = torch.zeros_like(before).scatter_(1, task[0], 1.0) > 0
             self.log_alpha.detach().copy_(torch.where(present, self.log_alpha.detach(), before))
         return metrics
-
-    def extra_loss(self, obs: Tensor, now: Sample, q: Tensor, extra: Sequence[Tensor]) -> Tensor | float:
-        """(N,): what a subclass adds to the actor's loss; q (N, E, B) at its actions `now`."""
-        return 0.0
 
     def tensors(self) -> dict[str, Tensor]:
         """What is learnt, without the optimisers: live, not copies."""

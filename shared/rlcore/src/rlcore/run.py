@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from rlcore import checkpoint, files, seeding
-from rlcore.config import FREE_ON_RESUME, RunConfig, diff, to_dict
+from rlcore.config import FREE_ON_RESUME, RunConfig, diff, from_dict, to_dict
 from rlcore.errors import DataError, Interrupted, NumericalError, Preempted, QuintetWarning, UsageError
 from rlcore.logger import Console, Meters, Mirrors, Phases, Record, rss_mib
 from rlcore.provenance import describe_environment, fresh_name, near
@@ -348,7 +348,8 @@ def _check_same_config(folder: Path, cfg: RunConfig, program: str, free: frozens
         raise DataError(f"{path} is not a run's configuration: use another --name, or --overwrite")
     if before.get("program") != program:
         raise UsageError(f"{folder} is a run of {before.get('program')}, not of {program}: use another --name")
-    old, new = ({k: v for k, v in c.items() if k not in free} for c in (before["config"], to_dict(cfg)))
+    known = to_dict(from_dict(type(cfg), before["config"], str(path)))  # options that are new have their defaults
+    old, new = ({k: v for k, v in c.items() if k not in free} for c in (known, to_dict(cfg)))
     if changes := diff(old, new):
         raise UsageError(
             f"{folder} was run with other options ({'; '.join(changes)}): use another --name, or --overwrite"

@@ -51,6 +51,7 @@ def distill(cfg: DistillConfig) -> Path:
     }  # fmt: skip
     check_same_data(cfg, facts)
     labels = Labels(known.tasks, cfg.expert) if cfg.rounds else None
+    check_discounts(cfg, known, labels)
     with Run.open(cfg, program="collective", total=total, may_change=MAY_CHANGE, facts=facts) as run:
         distilling = Distilling(run, cfg, known, codes, encoder, labels, where)
         step = run.restore(**distilling.parts)
@@ -89,6 +90,16 @@ def check_same_data(cfg: DistillConfig, facts: Mapping[str, Any]) -> None:
     if changes := diff({name: before.get(name) for name in facts}, facts):
         said = f"these data are not what {path.parent} learnt from ({'; '.join(changes)})"
         raise DataError(f"{said}: use another --name, or --overwrite")
+
+
+def check_discounts(cfg: DistillConfig, known: Dataset, labels: Labels | None) -> None:
+    """DataError where experts' values, in the data or to come in rounds, are of another discount than the critics'."""
+    found = {f"{cfg.expert}'s": expert.gamma for expert in (labels and labels.experts) or ()}
+    if np.isfinite(known.q_target).any():
+        found[f"{known.where}'s"] = known.meta.get("gamma") or cfg.gamma
+    for whose, gamma in found.items():
+        if gamma != cfg.gamma:
+            raise DataError(f"{whose} values have discount {gamma}, the critics {cfg.gamma}: give --gamma {gamma}")
 
 
 def read(cfg: DistillConfig, where: Any) -> tuple[Dataset, Array | None, Encoder | None]:
@@ -201,6 +212,7 @@ class Distilling:
                 {
                     "goal_seed": self.goal_seed, "reward_version": self.reward_version, "policy": "collective",
                     "horizon": self.base[0][0].meta.get("horizon"),
+                    **({"gamma": self.cfg.gamma} if self.labels.experts else {}),
                 },
             )  # fmt: skip
             writer.append(found)

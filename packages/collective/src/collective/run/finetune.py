@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from collective.agent import Collective
+from collective.agent import Collective, find
 from collective.config import ACTION_DIM
 from collective.config_student import TUNED, FinetuneConfig
 from collective.rollout import Acting
@@ -24,7 +25,8 @@ from collective.students import View, fingerprint, open_network
 from rlblocks.sac import SAC
 from rlcore import device
 from rlcore.config import to_dict
-from rlcore.errors import UsageError
+from rlcore.errors import QuintetWarning, UsageError
+from rlcore.files import read_json
 from rlcore.run import Run
 from rlcore.vecenv import VecStep
 
@@ -39,6 +41,7 @@ def finetune(cfg: FinetuneConfig) -> Path:
     device.set_threads(cfg.threads)
     where = device.resolve(cfg.device)
     network = open_network(cfg.collective, where)
+    warn_of_discount(cfg)
     facts = {
         "stage": "finetune", "task": cfg.task, "collective": cfg.collective, "method": "fine-tuned",
         "horizon": cfg.horizon, "reward_version": cfg.reward_version, "success": "at any step",
@@ -51,6 +54,16 @@ def finetune(cfg: FinetuneConfig) -> Path:
         contextlib.closing(Finetuning(run, cfg, network, where)) as learner,
     ):
         return learner.learn()
+
+
+def warn_of_discount(cfg: FinetuneConfig) -> None:
+    """Say where the network's critics were fitted to values of another discount: they begin on the wrong scale."""
+    record = find(Path(cfg.collective)).parent.parent / "config.json"
+    known = read_json(record) if record.is_file() else {}
+    gamma = known.get("config", {}).get("gamma", cfg.gamma) if isinstance(known, dict) else cfg.gamma
+    if gamma != cfg.gamma:
+        said = f"{cfg.collective}'s critics have discount {gamma}, this run has {cfg.gamma}"
+        warnings.warn(f"{said}: --gamma {gamma} goes on with them as they are", QuintetWarning, stacklevel=2)
 
 
 def start_from(network: Collective, cfg: FinetuneConfig, seed: int, where: Any) -> None:

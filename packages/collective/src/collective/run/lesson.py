@@ -28,18 +28,19 @@ EXPLODED = 1e8  # critic loss
 
 
 class Learner(ABC):
-    """Everything of a run that changes, and one turn of its loop. Its children say who acts and what is stored."""
+    """Everything of a run that changes, and one turn of its loop. Its children say who acts and what is stored.
 
-    def __init__(self, run: Run, cfg: LearnConfig, sac: SAC) -> None:
+    Args: advised: whether what is stored also holds a teacher's advice.
+    """
+
+    def __init__(self, run: Run, cfg: LearnConfig, sac: SAC, advised: bool = False) -> None:
         self.run, self.cfg, self.sac = run, cfg, sac
         self.envs = make(
             (cfg.task,), seed=run.seed("envs"), copies=cfg.num_envs, goals=cfg.goals, goal_seed=cfg.goal_seed,
             horizon=cfg.horizon, reward_version=cfg.reward_version,
         )  # fmt: skip
         rng = run.numpy_generator("replay")
-        self.experience = Experience(
-            cfg.replay, cfg.num_envs, sac.obs_dim, cfg.gamma, rng, sac.device, "advice" in sac.extra
-        )
+        self.experience = Experience(cfg.replay, cfg.num_envs, sac.obs_dim, cfg.gamma, rng, sac.device, advised)
         self.exam, self.tally = Exam(cfg, run.seed("evaluation")), Tally(cfg.num_envs)
         self.refill_from = 0  # without its replay, a resumed run collects anew before it learns
         self.parts: dict[str, Any] = {

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from collective.cloning import advised_sac
 from collective.config import ACTION_DIM, OBS_DIM
 from collective.config_student import StudentConfig
 from collective.rollout import Acting
 from collective.run.exam import Plain
 from collective.run.lesson import MAY_CHANGE, Learner
 from collective.students import Guide, Learnt, Script, Teacher, open_network
-from collective.tutored import TutoredSAC
 from rlblocks.sac import SAC
 from rlcore import device
 from rlcore.run import Run
@@ -52,7 +52,8 @@ def method(cfg: StudentConfig) -> str:
     if cfg.teacher == "none":
         return "plain"
     given = [f"{cfg.shaping} {cfg.bonus_scale:g}"] * (cfg.shaping != "none" and cfg.bonus_scale > 0)
-    given += [f"{name} {getattr(cfg, name):g}" for name in ("clone", "mix") if getattr(cfg, name) > 0]
+    given += [f"clone {cfg.clone:g}" + " filtered" * cfg.clone_filter] * (cfg.clone > 0)
+    given += [f"mix {cfg.mix:g}"] * (cfg.mix > 0)
     kind = "scripted" if cfg.teacher == "scripted" else "collective"
     return f"{kind}: {', '.join(given) or 'nothing'}"
 
@@ -71,8 +72,9 @@ class Student(Learner):
 
     def __init__(self, run: Run, cfg: StudentConfig, teacher: Teacher | None, where: Any) -> None:
         self.advised = teacher is not None and cfg.clone > 0
-        kind = functools.partial(TutoredSAC, choosy=cfg.clone_filter) if self.advised else SAC
-        super().__init__(run, cfg, kind(cfg.sac, OBS_DIM, ACTION_DIM, seeds=[run.seed("agent")], device=where))
+        kind = functools.partial(advised_sac, choosy=cfg.clone_filter) if self.advised else SAC
+        sac = kind(cfg.sac, OBS_DIM, ACTION_DIM, seeds=[run.seed("agent")], device=where)
+        super().__init__(run, cfg, sac, self.advised)
         self.student = cfg
         self.guide = Guide(cfg, teacher, cfg.num_envs, run.numpy_generator("guide"))
         self.parts |= {"agent": self.sac, "guide": self.guide}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from collective.tutored import TutoredSAC
+from collective.cloning import advised_sac
 from rlblocks.config import SACConfig
 from rlblocks.sac import SAC
 
@@ -19,8 +18,10 @@ OBS, ACT, ROWS = 5, 3, 16
 CFG = SACConfig(hidden=(16, 16), init="xavier", log_std_map="tanh", alpha=0.2)
 
 
-def make(kind: type[SAC] = TutoredSAC, **options: Any) -> Any:
-    return kind(CFG, OBS, ACT, seeds=[3], **options)
+def make(advised: bool = True, choosy: bool = True) -> SAC:
+    if not advised:
+        return SAC(CFG, OBS, ACT, seeds=[3])
+    return advised_sac(CFG, OBS, ACT, choosy=choosy, seeds=[3])
 
 
 def batch(count: float) -> dict[str, Tensor]:
@@ -35,12 +36,13 @@ def noise() -> Tensor:
     return torch.randn(2, 1, ROWS, ACT, generator=torch.Generator().manual_seed(1))
 
 
-def test_an_update_goes_down_the_sum():
-    """The actor's gradient is that of SAC's loss plus c mean|Q| (tanh m - a*)^2 where Q(s, a*) > Q(s, pi(s))."""
-    agent = make()
+@pytest.mark.parametrize("choosy", [True, False])
+def test_an_update_goes_down_the_sum(choosy: bool):
+    """The actor's gradient is SAC's and that of c mean|Q| (tanh m - a*)^2, choosy: where Q(s, a*) > Q(s, pi(s))."""
+    agent = make(choosy=choosy)
     plain = copy.deepcopy(agent.actor.parameters.detach()).requires_grad_()
     agent.update(batch(0.7), noise(), actor=False)  # only the critics, so that the actor below meets the same ones
-    other = make()
+    other = make(choosy=choosy)
     other.load_state_dict(agent.state_dict())
     other.critic_adam.lrs = [0.0]
     rows = {name: value.unsqueeze(0) for name, value in batch(0.7).items()}
@@ -54,8 +56,8 @@ def test_an_update_goes_down_the_sum():
     log_prob = -0.5 * noise()[0].square() - log_std - 0.5 * math.log(2 * math.pi) - squash
     q = other.q(other.critic, rows["obs"], action, frozen=True)[0].min(0).values
     advised = other.q(other.critic, rows["obs"], rows["advice"], frozen=True)[0].min(0).values.detach()
-    better = advised > q.detach()
-    assert 0 < better.sum() < ROWS  # or the filter is not tried
+    better = (advised > q.detach()) if choosy else torch.ones(ROWS)
+    assert not choosy or 0 < better.sum() < ROWS  # or the filter is not tried
     pull = (0.7 * q.detach().abs().mean() * better * (mean.tanh() - rows["advice"]).square().sum(-1)[0]).mean()
     loss = (0.2 * log_prob.sum(-1)[0] - q).mean() + pull
     expected = torch.autograd.grad(loss, plain)[0]
@@ -68,7 +70,7 @@ def test_an_update_goes_down_the_sum():
 
 @pytest.mark.parametrize("count", [0.0, 1.0])
 def test_advice_without_weight_is_none(count: float):
-    tutored, plain = make(), make(SAC)
+    tutored, plain = make(), make(advised=False)
     for _ in range(5):
         tutored.update(batch(count), noise())
         plain.update(batch(count), noise())
