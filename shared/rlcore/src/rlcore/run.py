@@ -338,8 +338,7 @@ def _set_aside(folder: Path) -> None:
 
 
 def _check_same_config(folder: Path, cfg: RunConfig, program: str, free: frozenset[str]) -> None:
-    path = folder / "config.json"
-    if not path.exists():
+    if not (path := folder / "config.json").exists():
         return
     if cfg.resume == "never":
         raise UsageError(f"{folder} exists and --resume never was given: use another --name, or --overwrite")
