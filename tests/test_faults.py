@@ -22,7 +22,7 @@ from mpn.cli import main
 from rlcore import checkpoint
 
 FAULTS = Path(__file__).parent / "faults"
-KILLS, SIGNALS = int(os.environ.get("QUINTET_KILLS", "8")), int(os.environ.get("QUINTET_SIGNALS", "5"))
+KILLS, SIGNALS = int(os.environ.get("QUINTET_KILLS", "20")), int(os.environ.get("QUINTET_SIGNALS", "10"))
 EVERY_CALL = int(os.environ.get("QUINTET_DISK_STRIDE", "1"))
 STEPS = int(os.environ.get("QUINTET_LONG_STEPS", "100000"))
 UPDATES = int(os.environ.get("QUINTET_LONG_UPDATES", "1000"))
