@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rlblocks import stacked
 from rlblocks.config import SACConfig
 from rlblocks.gaussians import kl
 from rlblocks.sac import SAC, Sample, actor_loss, critic_loss, soft_td_target, temperature_loss
@@ -235,45 +234,6 @@ def test_one_update_in_float32_is_the_plain_one() -> None:
     close(agent.log_alpha.squeeze(), plain.log_alpha.float(), 1e-6)
 
 
-@pytest.mark.parametrize("low", [False, True], ids=["float32", "bf16"])
-@pytest.mark.parametrize("sizes", [(7, 64, 48, 32, 3), (1, 16, 1, 16, 1), (4, 8, 2)], ids=str)
-@pytest.mark.parametrize("shared", [1, 2])
-def test_nets_one_by_one_are_the_batched_ones(low: bool, sizes: tuple[int, ...], shared: int) -> None:
-    generators = [torch.Generator().manual_seed(g) for g in range(4)]
-    net = Stacked(sizes, generators, low=low)
-    x = torch.randn(4 // shared, 20, sizes[0], generator=generators[0]).requires_grad_()
-    y, z = net(x), net.batched(x, net.parameters)
-    close(y, z, 2e-2 if low else 1e-6)
-    weights = torch.randn(y.shape, generator=generators[0])
-    one, other = (torch.autograd.grad((out * weights).sum(), (x, net.parameters)) for out in (y, z))
-    for a, b in zip(one, other):
-        torch.testing.assert_close(a, b, atol=0.3 if low else 1e-5, rtol=0.05 if low else 1e-5)
-    assert not net(x.detach(), frozen=True).requires_grad
-
-
-@pytest.mark.parametrize("has", [True, False])
-def test_bf16_where_onednn_has_none(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU without AVX-512 rounded operands are multiplied in float32: what plain bfloat16 products give."""
-    monkeypatch.setattr(stacked, "HAS_BFLOAT16", has and stacked.HAS_BFLOAT16)
-    net = Stacked((7, 64, 48, 32, 1), [torch.Generator().manual_seed(g) for g in range(2)], low=True)
-    x = torch.randn(1, 20, 7, generator=torch.Generator().manual_seed(2))
-    y, plain = net(x), net.batched(x, net.parameters)
-    close(y, plain, 2e-2)
-    grads = [torch.autograd.grad(out.sum(), net.parameters)[0] for out in (y, plain)]
-    torch.testing.assert_close(*grads, atol=0.1, rtol=0.05)
-
-
-@pytest.mark.parametrize("init", ["torch", "xavier"])
-def test_first_weights(init: str) -> None:
-    net = Stacked((100, 50, 200), [torch.Generator().manual_seed(0)], init=init)
-    for weight, bias in net.layers(net.parameters.detach()):
-        fan_in, fan_out = weight.shape[1:]
-        bound = fan_in**-0.5 if init == "torch" else (6 / (fan_in + fan_out)) ** 0.5
-        assert 0.99 * bound < weight.abs().max() <= bound
-        assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
-        assert bool((bias == 0).all()) == (init == "xavier")
-
-
 # --- agents -----------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +365,26 @@ def test_each_row_uses_its_own_tasks_temperature() -> None:
         for name in ("critic_loss", "actor_loss", "alpha"):
             close(got[name], want[name], 1e-6)
         agent.load_state_dict(twin)
+
+
+def test_what_else_the_actor_goes_down() -> None:
+    """Its gradient is the sum's: the pull is given the batch's further fields, and the values of its own actions."""
+    seen: list[tuple[torch.Size, ...]] = []
+
+    def pull(agent: SAC, obs: Tensor, now: Sample, q: Tensor, fields: Any) -> Tensor:
+        seen.append((obs.shape, q.shape, fields[0].shape))
+        return (now.mean - fields[0]).square().mean((1, 2))
+
+    advice = torch.full((ROWS, ACT), 0.3)
+    pulled, plain = make(pull=pull, fields=("advice",)), make()
+    before = plain.actor.parameters.detach().clone().requires_grad_()
+    for agent in (pulled, plain):
+        agent.update(make_batch(0, ROWS) | {"advice": advice}, make_noise(0))
+    assert seen == [((1, ROWS, OBS), (1, CFG.critics, ROWS), (1, ROWS, ACT))]
+    mean = plain.actor.batched(make_batch(0, ROWS)["obs"][None], before).chunk(2, -1)[0]
+    (extra,) = torch.autograd.grad((mean - advice).square().mean(), before)
+    first, second = (agent.actor_adam.state["mean"][0] / (1 - 0.9) for agent in (pulled, plain))
+    close(first - second, extra, 1e-5)
 
 
 def test_a_prior_in_place_of_entropy() -> None:
