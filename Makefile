@@ -23,9 +23,10 @@ export MKL_NUM_THREADS ?= 1
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# A file's tests stay in one process: some of them share what is costly to build.
+# A file's tests stay in one process: some of them share what is costly to build. Files are taken in their order, so that
+# tests/, where a single test may take minutes, comes first and not when there is nothing left to do beside it.
 test: $(VENV)/.stamp ## Set up, then run every test, in two processes
-	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.stamp $(BENCH_VENV)/.stamp ## Set up, then train the methods beside their peers and write a report
 	$(PY) -m benchmarks $(ARGS)
