@@ -168,14 +168,19 @@ def test_an_episode_is_the_teachers_from_beginning_to_end():
 
 @pytest.mark.parametrize(
     "options",
-    [{"shaping": "none", "mix": 0.5}, {"mix": 0.0}, {"mix": 0.5, "mix_by": "episode"}, {"shaping": "none", "clone": 1}],
-)
+    [
+        {"shaping": "none", "mix": 0.5}, {"mix": 0.0}, {"mix": 0.5, "mix_by": "episode"},
+        {"shaping": "none", "clone": 1}, {"shaping": "none", "clone": 1, "clone_kept": 1},
+    ],
+)  # fmt: skip
 def test_after_it_has_expired_the_teacher_is_left_alone(options: dict[str, Any]):
     teacher = Counting(np.ones((2, 4), np.float32), np.zeros((2, 4)))
     made = guide(teacher, 2, warmup=10, constant=10, expire=40, **options)
     own, obs = np.zeros((2, 4), np.float32), np.zeros((2, 39), np.float32)
     for step in range(0, 40, 2):
-        assert np.array_equal(made.advice(step), np.full((2, 4), options.get("clone", 0)))
+        told = made.advice(step)
+        assert np.array_equal(told["advice"], np.full((2, 4), min(options.get("clone", 0), 1)))
+        assert told["advised"].tolist() == [options.get("clone", 0) > 0] * 2
         made.pay(made.act(own, step), step_of(obs, [0.0, 0.0], [step % 6 == 0, False], obs), obs, step)
     assert "advise" in teacher.calls
     teacher.calls.clear()
@@ -183,7 +188,7 @@ def test_after_it_has_expired_the_teacher_is_left_alone(options: dict[str, Any])
         executed = made.act(own, step)
         assert np.array_equal(executed, own)
         assert not made.acted.any()
-        assert not made.advice(step).any()
+        assert not any(told.any() for told in made.advice(step).values())
         paid = made.pay(executed, step_of(obs, [0.0, 0.0], [True, True], obs), obs, step)
         assert not paid.any()
     assert not teacher.calls
@@ -193,6 +198,9 @@ def test_after_it_has_expired_the_teacher_is_left_alone(options: dict[str, Any])
 def test_what_imitating_counts_fades_like_the_bonus(step: int, expected: float):
     made = guide(Counting(np.zeros((1, 4), np.float32), np.zeros((1, 4))), clone=2.0)
     assert made.cloning(step) == pytest.approx(expected)
+    kept = guide(Counting(np.zeros((1, 4), np.float32), np.zeros((1, 4))), clone=2.0, clone_kept=1.5)
+    assert kept.cloning(step) == pytest.approx(max(expected, 1.5))
+    assert guide(None, clone=2.0, clone_kept=1.5).cloning(step) == 0
 
 
 # --- what a network sees ----------------------------------------------------------------------------------------------
@@ -253,3 +261,7 @@ def test_another_teacher_is_noticed():
     other.fingerprint = "other"  # type: ignore[misc]
     with pytest.raises(UsageError, match="counting -> other"):
         guide(other).load_state_dict(state)
+    with pytest.raises(UsageError, match="counting -> none"):
+        guide(None).load_state_dict(state)
+    with pytest.raises(UsageError, match="none -> other"):
+        guide(other).load_state_dict(guide(None).state_dict())

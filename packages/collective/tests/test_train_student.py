@@ -38,6 +38,7 @@ ARMS = {
     "bonus": ("--teacher", "scripted"),
     "mix": ("--teacher", "scripted", "--mix", "0.5", "--mix-by", "episode", "--shaping", "none"),
     "clone": ("--teacher", "scripted", "--clone", "0.5"),
+    "kept": ("--teacher", "scripted", "--clone", "0.5", "--clone-kept", "0.5", "--shaping", "none"),
 }
 
 
@@ -187,6 +188,38 @@ def test_another_teacher_does_not_take_over(tmp_path: Path, network: Path, capsy
     assert "the teacher is another" in capsys.readouterr().err
 
 
+def test_a_teacher_may_move(tmp_path: Path, network: Path):
+    """What he knows is what must not change, not where he lies."""
+    whole = train(tmp_path, "whole", "--teacher", str(network), "--clone", "1", "--steps", "280")
+    train(tmp_path, "moved", "--teacher", str(network), "--clone", "1")
+    there = shutil.copytree(network, tmp_path / "elsewhere")
+    moved = train(tmp_path, "moved", "--teacher", str(there), "--clone", "1", "--steps", "280")
+    same(final(whole), final(moved))
+
+
+def test_advice_that_is_remembered_counts_when_the_teacher_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Mean weight over the rows with advice: what clone_kept says, however few they have become; none has weight 0."""
+    seen: list[tuple[int, torch.Tensor]] = []
+    update = SAC.update
+
+    def saw(self: SAC, batch: Any, *arguments: Any) -> Any:
+        seen.append((self.updates, batch["clone"]))
+        return update(self, batch, *arguments)
+
+    monkeypatch.setattr(SAC, "update", saw)
+    train(tmp_path, "run", *ARMS["kept"], "--steps", "480", "--replay", "1000")
+    late = [count for updates, count in seen if updates > 60]  # after 280 env steps; he has been gone for 80
+    assert len(late) > 20
+    for count in late:
+        told = count > 0
+        assert 0 < told.sum() < len(count)
+        torch.testing.assert_close(count.mean(), torch.tensor(0.5))
+        torch.testing.assert_close(count[told], torch.full_like(count[told], 0.5 * len(count) / int(told.sum())))
+    early = [count for updates, count in seen if updates < 30]
+    for count in early:
+        torch.testing.assert_close(count, torch.full_like(count, 0.5))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -195,6 +228,7 @@ def test_another_teacher_does_not_take_over(tmp_path: Path, network: Path, capsy
         (("--sigma-min", "2"), "sigma_min, sigma_max: need 0 < min <= max"),
         (("--shaping", "potential"), "no critics"),
         (("--clone-filter",), "nothing is imitated"),
+        (("--clone", "0.5", "--clone-kept", "0.6"), "clone_kept: must be in [0, clone], [0, 0.5], got 0.6"),
         (("--clone", "1", "--shaping", "potential"), "use one of them"),
         (("--gamma", "1.5"), "gamma: must be in (0, 1]"),
         (("--task", "toy-reech"), "did you mean toy-reach"),
@@ -217,7 +251,7 @@ def test_bad_options_leave_no_run(
 def test_presets_are_whole(name: str):
     cfg = from_dict(StudentConfig, {"task": "reach-v3", "teacher": "none", **StudentConfig.PRESETS[name]}, name)
     assert cfg.sac.log_std_map == "tanh"
-    assert cfg.warmup < min(cfg.steps, cfg.expire)  # the teacher may outlast the run: docs/log.md says why
+    assert cfg.warmup < cfg.expire <= cfg.steps
 
 
 def test_critics_that_explode_stop_the_run(

@@ -70,8 +70,8 @@ class StudentConfig(LearnConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         # Measured on seed 100 (docs/log.md): cloning and mixing teach, a bonus alone does not.
         "cpu": {
-            **_CPU, "steps": 10_000, "horizon": 200, "updates_per_step": 0.5, "warmup": 1_000, "constant": 2_000,
-            "expire": 20_000, "shaping": "none", "clone": 1.0, "mix": 0.5,
+            **_CPU, "steps": 15_000, "horizon": 200, "updates_per_step": 0.5, "warmup": 1_000, "constant": 2_000,
+            "expire": 8_000, "shaping": "none", "clone": 1.0, "clone_kept": 1.0, "mix": 0.5,
             "sac": {
                 "alpha": 0.1, "actor_lr": 1e-3, "critic_lr": 1e-3, "alpha_lr": 1e-3, "tau": 0.02, "target_every": 1,
             },
@@ -91,17 +91,20 @@ class StudentConfig(LearnConfig):
     mix: float = 0.0  # Probability that the teacher acts instead, at first.
     mix_by: Literal["step", "episode"] = "step"  # Tossed for: each step, or a whole episode.
     clone: float = 0.0  # What imitating the teacher's actions counts in the actor's loss, beside the values, at first.
+    clone_kept: float = 0.0  # It never counts less than this: his advice is remembered when he is gone.
     clone_filter: bool = False  # Imitate only where the critics hold that action to be better than the student's own.
     steps: int = 50_000  # Env steps over all envs.
     warmup: int = 4_000  # Env steps of random actions before the first update.
     constant: int = 4_000  # Env steps after those before bonus, clone and mix begin to shrink.
-    expire: int = 50_000  # Env step at which they are gone.
+    expire: int = 50_000  # Env step at which they are gone (but for clone_kept), and the teacher is asked no more.
     sac: SACConfig = field(default_factory=_student_sac)  # The student.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "steps", "expire")
         check_range(self, "warmup", "constant", "bonus_scale", "clone", low=0)
+        if not 0 <= self.clone_kept <= self.clone:
+            raise UsageError(f"clone_kept: must be in [0, clone], [0, {self.clone:g}], got {self.clone_kept}")
         if not 0 <= self.mix <= 1:
             raise UsageError(f"mix: must be in [0, 1], got {self.mix}")
         if not 0 < self.sigma_min <= self.sigma_max < 1e6:

@@ -190,8 +190,8 @@ class Guide:
         return self._fading(step, self.cfg.bonus_scale) if self.cfg.shaping != "none" else 0.0
 
     def cloning(self, step: int) -> float:
-        """c(t): what imitating the teacher counts beside the critics' values."""
-        return self._fading(step, self.cfg.clone)
+        """c(t): what imitating the teacher counts beside the critics' values; never less than `clone_kept`."""
+        return max(self._fading(step, self.cfg.clone), self.cfg.clone_kept) if self.teacher else 0.0
 
     def share(self, step: int) -> float:
         """p(t): probability that the teacher acts."""
@@ -204,7 +204,11 @@ class Guide:
 
     def asked(self, step: int) -> bool:
         """Whether the teacher is still needed: once he is not, he never will be again."""
-        return self.weight(step) > 0 or self.share(step) > 0 or self.cloning(step) > 0
+        return self.weight(step) > 0 or self.share(step) > 0 or self.advises(step)
+
+    def advises(self, step: int) -> bool:
+        """Whether he is asked what he would do, for imitation: what he said may count for longer than that."""
+        return self._fading(step, self.cfg.clone) > 0
 
     def begin(self, obs: Array, step: int, where: Array | None = None) -> None:
         """Episodes begin, all or `where`."""
@@ -226,11 +230,12 @@ class Guide:
             return action
         return np.where(self.acted[:, None], self.teacher.advise()[0], action)
 
-    def advice(self, step: int) -> Array:
-        """What the teacher would do now, (N, A); zeros once he is not asked any more."""
-        if self.teacher is None or self.cloning(step) <= 0:
-            return np.zeros((len(self.leads), ACTION_DIM), np.float32)
-        return self.teacher.advise()[0]
+    def advice(self, step: int) -> dict[str, Array]:
+        """`advice`: what the teacher would do now, (N, A); `advised`: whether he was asked, (N,) bool."""
+        asked = np.full(len(self.leads), self.advises(step))
+        if self.teacher is None or not asked.any():
+            return {"advice": np.zeros((len(asked), ACTION_DIM), np.float32), "advised": asked}
+        return {"advice": self.teacher.advise()[0], "advised": asked}
 
     def pay(self, action: Array, moved: VecStep, after: Array, step: int) -> Array:
         """The bonus (N,) of the step that began after `step` env steps; the teacher follows the episodes.
@@ -258,12 +263,13 @@ class Guide:
         return {"rng": numpy_state(self.rng), "leads": self.leads.copy(), "teacher": teacher or None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave. UsageError where another teacher gave it."""
+        """Put back what `state_dict` gave. UsageError where another teacher gave it, before anything is changed."""
+        was, now = state["teacher"] and state["teacher"]["fingerprint"], self.teacher and self.teacher.fingerprint
+        if was != now:
+            raise UsageError(f"the teacher is another ({was or 'none'} -> {now or 'none'}): use another --name")
         set_numpy_state(self.rng, state["rng"])
         self.leads = np.asarray(state["leads"]).copy()
         if self.teacher is not None:
-            if (was := state["teacher"]["fingerprint"]) != self.teacher.fingerprint:
-                raise UsageError(f"the teacher is another ({was} -> {self.teacher.fingerprint}): use another --name")
             self.teacher.load_state_dict(state["teacher"]["memory"])
 
 
@@ -282,7 +288,9 @@ class Experience:
     ) -> None:  # fmt: skip
         self.gamma, wide, one = gamma, Field((dim,)), Field()
         fields = {"obs": wide, "next_obs": wide, "action": Field((ACTION_DIM,)), "reward": one, "bonus": one}
-        fields |= {"terminated": Field((), "bool")} | ({"advice": Field((ACTION_DIM,))} if advised else {})
+        fields |= {"terminated": Field((), "bool")} | (
+            {"advice": Field((ACTION_DIM,)), "advised": Field((), "bool")} if advised else {}
+        )
         self.buffer = ReplayBuffer(fields, capacity, num_envs, device=device, rng=rng)
 
     def __len__(self) -> int:
@@ -291,7 +299,7 @@ class Experience:
     def add(self, obs: Array, action: Array, moved: VecStep, bonus: Array, next_obs: Array, **more: Array) -> None:
         """Store one step of all envs: obs, next_obs (N, D), action (N, A), bonus (N,). A cut episode goes on.
 
-        more: advice (N, A), where it was said that there is.
+        more: advice (N, A) and advised (N,) bool, where it was said that there is advice.
         """
         self.buffer.add(
             obs=obs, action=action, reward=moved.reward, bonus=bonus, next_obs=next_obs, terminated=moved.terminated,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from collective.cloning import advised_sac
 from collective.config import ACTION_DIM, OBS_DIM
@@ -38,9 +37,11 @@ def train(cfg: StudentConfig) -> Path:
         "reward_version": cfg.reward_version, "success": "at any step",
         "teacher_fingerprint": teacher and teacher.fingerprint,
     }  # fmt: skip
+    moved = isinstance(teacher, Learnt)  # a folder may have another name since: what is in it is what must not change
+    may_change = MAY_CHANGE | ({"teacher"} if moved else set())
     with (
         Run.open(
-            cfg, program="collective", total=cfg.steps, stride=cfg.num_envs, may_change=MAY_CHANGE, facts=facts
+            cfg, program="collective", total=cfg.steps, stride=cfg.num_envs, may_change=may_change, facts=facts
         ) as run,
         contextlib.closing(Student(run, cfg, teacher, where)) as learner,
     ):
@@ -48,11 +49,12 @@ def train(cfg: StudentConfig) -> Path:
 
 
 def method(cfg: StudentConfig) -> str:
-    """What the student has from its teacher, in words: `plain`, `scripted: bonus 1, clone 1, mix 0.5`."""
+    """What the student has from its teacher, in words: `plain`, `scripted: clone 1 (kept 1), mix 0.5`."""
     if cfg.teacher == "none":
         return "plain"
     given = [f"{cfg.shaping} {cfg.bonus_scale:g}"] * (cfg.shaping != "none" and cfg.bonus_scale > 0)
-    given += [f"clone {cfg.clone:g}" + " filtered" * cfg.clone_filter] * (cfg.clone > 0)
+    kept = f" (kept {cfg.clone_kept:g})" * (cfg.clone_kept > 0)
+    given += [f"clone {cfg.clone:g}{kept}" + " filtered" * cfg.clone_filter] * (cfg.clone > 0)
     given += [f"mix {cfg.mix:g}"] * (cfg.mix > 0)
     kind = "scripted" if cfg.teacher == "scripted" else "collective"
     return f"{kind}: {', '.join(given) or 'nothing'}"
@@ -77,7 +79,7 @@ class Student(Learner):
         super().__init__(run, cfg, sac, self.advised)
         self.student = cfg
         self.guide = Guide(cfg, teacher, cfg.num_envs, run.numpy_generator("guide"))
-        self.parts |= {"agent": self.sac, "guide": self.guide}
+        self.parts = {"guide": self.guide, **self.parts, "agent": self.sac}  # first the teacher, who may be another
 
     def begin(self, obs: Array) -> None:
         self.guide.begin(obs, 0)
@@ -87,7 +89,7 @@ class Student(Learner):
         return self.guide.act(action, step)
 
     def keep(self, obs: Array, action: Array, moved: VecStep, after: Array, step: int) -> None:
-        advice = {"advice": self.guide.advice(step)} if self.advised else {}
+        advice = self.guide.advice(step) if self.advised else {}
         bonus = self.guide.pay(action, moved, after, step)
         self.experience.add(obs, action, moved, bonus, after, **advice)
         if self.guide.asked(step):
@@ -100,7 +102,8 @@ class Student(Learner):
     def update(self, step: int) -> None:
         batch = self.experience.sample(self.cfg.batch_size, self.guide.weight(step))
         if self.advised:
-            batch["clone"] = torch.full_like(batch["reward"], self.guide.cloning(step))
+            told = batch.pop("advised").float()  # a mean over these, so that it does not fade as the memory fills up
+            batch["clone"] = self.guide.cloning(step) * told / told.mean().clamp(min=1 / len(told))
         self.run.meters.add(self.sac.update(batch))
 
     def player(self) -> Acting:
