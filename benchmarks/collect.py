@@ -179,6 +179,8 @@ def band(curves: list[list[list[float]]]) -> list[list[float]]:
 def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Whether a claim holds in these runs; None when not all of its runs are there."""
     mine = [r for r in records if (r["task"], r["method"]) == (claim.task, claim.method)]
+    if claim.above:
+        return learns_above(claim, records, len(mine))
     scores = [r["return_mean"] for r in mine if r["state"] == "done"]
     need = min(claim.of or len(mine), len(mine))
     if claim.recovers is not None:
@@ -199,6 +201,28 @@ def judge(claim: Claim, records: list[dict[str, Any]]) -> dict[str, Any]:
     holds = good >= need if mine and len(scores) == len(mine) else None
     text = f"{METHODS[claim.method].title} on {TASKS[claim.task].title}: {text} in {need} of {len(mine)} seeds"
     return {"claim": text, "good": good, "scores": scores, "holds": holds}
+
+
+def learns_above(claim: Claim, records: list[dict[str, Any]], runs: int) -> dict[str, Any]:
+    """`judge` for a claim about areas; its scores are the differences, seed by seed."""
+    import numpy as np
+
+    from rlcore.evaluate import bootstrap_ci
+
+    area: dict[tuple[str, int], float] = {}
+    for r in records:
+        if r["task"] == claim.task and r["state"] == "done" and r["curve"]:
+            steps, returns, _ = zip(*r["curve"])
+            area[r["method"], r["seed"]] = float(np.trapezoid(returns, steps)) / (steps[-1] - steps[0])
+    seeds = [seed for method, seed in area if method == claim.method and (claim.above, seed) in area]
+    scores = [round(area[claim.method, seed] - area[claim.above, seed], 4) for seed in seeds]
+    text = f"{METHODS[claim.method].title} on {TASKS[claim.task].title}: mean return while it learns above that of "
+    text += METHODS[claim.above].title
+    if not runs or len(scores) < runs:
+        return {"claim": text, "good": 0, "scores": scores, "holds": None}
+    low, high = bootstrap_ci(np.array(scores), np.mean)
+    text += f", by {np.mean(scores):.2f} [{low:.2f}, {high:.2f}]"
+    return {"claim": text, "good": sum(score > 0 for score in scores), "scores": scores, "holds": low > 0}
 
 
 def gained(claim: Claim, records: list[dict[str, Any]]) -> list[float]:

@@ -94,7 +94,8 @@ class Claim:
 
     Each is `at_least` or `below` a number, within +- `at_most`, or `recovers` that share of the way between the scores
     of two other methods on the same seed, or is `more` than that of the method `than` on the same seed, by so much;
-    with `at`, by what the learning curves say at that env step.
+    with `at`, by what the learning curves say at that env step. Or the seeds' mean area under the learning curve is
+    `above` that of another method: the 95 % bootstrap interval of the difference on the same seeds is above 0.
     """
 
     task: str
@@ -107,6 +108,7 @@ class Claim:
     more: float | None = None
     than: str = ""
     at: int | None = None
+    above: str = ""
     of: int | None = None  # None: every seed
 
 

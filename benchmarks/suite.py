@@ -290,6 +290,7 @@ GASP_CLAIMS = tuple(
         Claim("maze", method, more=0.25, than=f"{method}-prior"),
         # Half way: given all of the steps, the agent without a prior may get there, too.
         Claim("maze", method, more=0.25, than="gasp-none", at=MAZE_STEPS // 2),
+        Claim("maze", method, above="gasp-none"),
     )
 )
 

@@ -248,6 +248,24 @@ def test_a_claim_of_more_than_another_method():
     assert "at step 500" in judged["claim"]
 
 
+def test_a_claim_of_learning_above_another_method():
+    """Areas by hand: 0.5 and 0.75 against 0.25 each; and an interval that has 0 in it shows nothing."""
+    curves = {"gasp": ((0.0, 1.0), (0.5, 1.0)), "gasp-none": ((0.0, 0.5), (0.0, 0.5))}
+    records = [
+        {"task": "maze", "method": method, "seed": seed, "state": "done", "curve": [[0, first, 1], [500, last, 2]]}
+        for method, ends in curves.items()
+        for seed, (first, last) in enumerate(ends)
+    ]
+    claim = Claim("maze", "gasp", above="gasp-none")
+    judged = collect.judge(claim, records)
+    assert (judged["scores"], judged["good"], judged["holds"]) == ([0.25, 0.5], 2, True)
+    assert "above that of gasp (no prior), by 0.38 [0.25, 0.50]" in judged["claim"]
+    assert collect.judge(claim, records[:3])["holds"] is None  # one of them has not run
+    records[0]["curve"] = [[0, 0.0, 1], [500, 0.4, 2]]
+    judged = collect.judge(claim, records)
+    assert (judged["scores"], judged["good"], judged["holds"]) == ([-0.05, 0.5], 1, False)
+
+
 def test_a_complete_job_is_measured_and_never_run_again(make_job, results: Path):
     jobs = [make_job(seed=0, pace=0.05), make_job(seed=1)]
     assert go(jobs, results) == 0
