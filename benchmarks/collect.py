@@ -211,14 +211,14 @@ def learns_above(claim: Claim, records: list[dict[str, Any]], runs: int) -> dict
 
     area: dict[tuple[str, int], float] = {}
     for r in records:
-        if r["task"] == claim.task and r["state"] == "done" and r["curve"]:
+        if r["task"] == claim.task and r["state"] == "done" and len(r["curve"]) > 1:
             steps, returns, _ = zip(*r["curve"])
             area[r["method"], r["seed"]] = float(np.trapezoid(returns, steps)) / (steps[-1] - steps[0])
     seeds = [seed for method, seed in area if method == claim.method and (claim.above, seed) in area]
     scores = [round(area[claim.method, seed] - area[claim.above, seed], 4) for seed in seeds]
     text = f"{METHODS[claim.method].title} on {TASKS[claim.task].title}: mean return while it learns above that of "
     text += METHODS[claim.above].title
-    if not runs or len(scores) < runs:
+    if len(scores) < max(runs, 3):  # of two, the interval is between them, whatever they are
         return {"claim": text, "good": 0, "scores": scores, "holds": None}
     low, high = bootstrap_ci(np.array(scores), np.mean)
     text += f", by {np.mean(scores):.2f} [{low:.2f}, {high:.2f}]"

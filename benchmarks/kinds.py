@@ -95,7 +95,8 @@ class Claim:
     Each is `at_least` or `below` a number, within +- `at_most`, or `recovers` that share of the way between the scores
     of two other methods on the same seed, or is `more` than that of the method `than` on the same seed, by so much;
     with `at`, by what the learning curves say at that env step. Or the seeds' mean area under the learning curve is
-    `above` that of another method: the 95 % bootstrap interval of the difference on the same seeds is above 0.
+    `above` that of another method: the 95 % bootstrap interval of the difference on the same seeds is above 0, and
+    there are three seeds or more.
     """
 
     task: str

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from benchmarks import __main__ as main
 from benchmarks import collect, kinds, page, report, run, suite
+from benchmarks.blocks import students
 from benchmarks.kinds import Claim, Job
 from benchmarks.micro import timing
 from benchmarks.progress import Progress
@@ -249,8 +250,8 @@ def test_a_claim_of_more_than_another_method():
 
 
 def test_a_claim_of_learning_above_another_method():
-    """Areas by hand: 0.5 and 0.75 against 0.25 each; and an interval that has 0 in it shows nothing."""
-    curves = {"gasp": ((0.0, 1.0), (0.5, 1.0)), "gasp-none": ((0.0, 0.5), (0.0, 0.5))}
+    """Areas by hand: 0.5, 0.75 and 0.5 against 0.25 each; and an interval that has 0 in it shows nothing."""
+    curves = {"gasp": ((0.0, 1.0), (0.5, 1.0), (0.0, 1.0)), "gasp-none": ((0.0, 0.5), (0.0, 0.5), (0.0, 0.5))}
     records = [
         {"task": "maze", "method": method, "seed": seed, "state": "done", "curve": [[0, first, 1], [500, last, 2]]}
         for method, ends in curves.items()
@@ -258,12 +259,31 @@ def test_a_claim_of_learning_above_another_method():
     ]
     claim = Claim("maze", "gasp", above="gasp-none")
     judged = collect.judge(claim, records)
-    assert (judged["scores"], judged["good"], judged["holds"]) == ([0.25, 0.5], 2, True)
-    assert "above that of gasp (no prior), by 0.38 [0.25, 0.50]" in judged["claim"]
-    assert collect.judge(claim, records[:3])["holds"] is None  # one of them has not run
+    assert (judged["scores"], judged["good"], judged["holds"]) == ([0.25, 0.5, 0.25], 3, True)
+    assert "above that of gasp (no prior), by 0.33 [0.25, 0.50]" in judged["claim"]
+    assert collect.judge(claim, records[:5])["holds"] is None  # one of them has not run
+    assert collect.judge(claim, [r for r in records if r["seed"] < 2])["holds"] is None  # two cannot tell
     records[0]["curve"] = [[0, 0.0, 1], [500, 0.4, 2]]
     judged = collect.judge(claim, records)
-    assert (judged["scores"], judged["good"], judged["holds"]) == ([-0.05, 0.5], 1, False)
+    assert (judged["scores"], judged["good"], judged["holds"]) == ([-0.05, 0.5, 0.25], 2, False)
+    records[0]["curve"] = [[0, 1.0, 1]]  # one evaluation has no area
+    assert collect.judge(claim, records)["holds"] is None
+
+
+def test_what_students_keep_by_hand():
+    """He goes at step 2: success 0.5 and 1 until then, 0.9 and 0.7 at the end."""
+    whole = {"steps": [0, 1, 2, 3, 4], "gone": 2}
+    runs = {"taught-s0": [0, 0.5, 1, 0, 0.9], "taught-s1": [0, 0.5, 1, 0.7, 0.7], "plain-s0": [0, 0, 0, 0.2, 0.2]}
+    curves = [
+        {"run": f"{task}-{name}", "success": success, **whole}
+        for task in students.TASKS
+        for name, success in runs.items()
+    ]
+    found = students.lasting(curves)
+    assert found.keys() == set(students.TASKS)
+    row = found[students.TASKS[0]]
+    assert (row["taught"], row["at the end"], row["plain"]) == (0.75, 0.575, 0.2)
+    assert (row["change"], row["interval"]) == (-0.175, [-0.3, -0.05])
 
 
 def test_a_complete_job_is_measured_and_never_run_again(make_job, results: Path):

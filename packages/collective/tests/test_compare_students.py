@@ -109,7 +109,8 @@ def test_several_tasks_have_a_mean_of_their_ratios(tmp_path: Path):
 def test_other_options_make_another_row_and_need_a_plain_run_of_their_own(tmp_path: Path):
     fill(tmp_path)
     write(tmp_path, "scripted", 0, [(0, 9, 0), (200, 9, 0)], batch_size=64)
-    write(tmp_path, "none", 1, [(0, 9, 0), (200, 9, 0)], expire=9_000)  # means nothing without a teacher
+    nothing = {"expire": 9_000, "clone": 1.0, "clone_kept": 0.5}  # without a teacher
+    write(tmp_path, "none", 1, [(0, 9, 0), (200, 9, 0)], **nothing)
     curves = read(tmp_path)
     labels = list(by_method(curves))
     assert labels == ["plain", "scripted: bonus 1 batch_size=512", "scripted: bonus 1 batch_size=64"]

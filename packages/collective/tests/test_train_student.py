@@ -180,44 +180,55 @@ def test_a_missing_teacher_is_an_error_and_never_random_weights(
 
 
 def test_another_teacher_does_not_take_over(tmp_path: Path, network: Path, capsys: pytest.CaptureFixture[str]):
+    """And leaves no trace: whoever began the run goes on with it."""
     mine = shutil.copytree(network, tmp_path / "network")
     train(tmp_path, "run", "--teacher", str(mine))
+    before = [(tmp_path / "run" / name).read_bytes() for name in ("config.json", "env.json")]
     shutil.rmtree(mine)
     collective(tmp_path, "network", seed=1)
-    train(tmp_path, "run", "--teacher", str(mine), "--steps", "300", code=2)
-    assert "the teacher is another" in capsys.readouterr().err
+    for other in (str(mine), "scripted", "none"):
+        train(tmp_path, "run", "--teacher", other, "--steps", "300", code=2)
+        assert "the teacher is another" in capsys.readouterr().err
+    assert [(tmp_path / "run" / name).read_bytes() for name in ("config.json", "env.json")] == before
+    train(tmp_path, "run", "--teacher", str(network), "--steps", "300")
+    train(tmp_path, "script", "--teacher", "scripted")
+    train(tmp_path, "script", "--teacher", str(network), "--steps", "300", code=2)
+    assert "the teacher is another (scripted -> " in capsys.readouterr().err
+    train(tmp_path, "script", "--teacher", "scripted", "--steps", "300")
 
 
-def test_a_teacher_may_move(tmp_path: Path, network: Path):
-    """What he knows is what must not change, not where he lies."""
-    whole = train(tmp_path, "whole", "--teacher", str(network), "--clone", "1", "--steps", "280")
-    train(tmp_path, "moved", "--teacher", str(network), "--clone", "1")
+def test_a_teacher_may_move(tmp_path: Path, network: Path, stop_at: Any):
+    """What he knows is what must not change, not where he lies; he still has much to say when he is found again."""
+    whole = train(tmp_path, "whole", "--teacher", str(network), "--clone", "1")
+    stop_at(SAC, "update", 9)
+    train(tmp_path, "moved", "--teacher", str(network), "--clone", "1", code=85)
     there = shutil.copytree(network, tmp_path / "elsewhere")
-    moved = train(tmp_path, "moved", "--teacher", str(there), "--clone", "1", "--steps", "280")
+    moved = train(tmp_path, "moved", "--teacher", str(there), "--clone", "1")
+    assert rows(moved) == rows(whole)
     same(final(whole), final(moved))
 
 
 def test_advice_that_is_remembered_counts_when_the_teacher_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Mean weight over the rows with advice: what clone_kept says, however few they have become; none has weight 0."""
-    seen: list[tuple[int, torch.Tensor]] = []
+    """A mean over the rows with advice, weighed as clone_kept says however few they are; others weigh nothing."""
+    seen: list[tuple[int, Any]] = []
     update = SAC.update
 
     def saw(self: SAC, batch: Any, *arguments: Any) -> Any:
-        seen.append((self.updates, batch["clone"]))
+        seen.append((self.updates, dict(batch)))
         return update(self, batch, *arguments)
 
     monkeypatch.setattr(SAC, "update", saw)
-    train(tmp_path, "run", *ARMS["kept"], "--steps", "480", "--replay", "1000")
-    late = [count for updates, count in seen if updates > 60]  # after 280 env steps; he has been gone for 80
+    folder = train(tmp_path, "run", *ARMS["kept"], "--steps", "480", "--replay", "1000")
+    late = [batch for updates, batch in seen if updates > 60]  # after 280 env steps; he has been gone for 80
     assert len(late) > 20
-    for count in late:
-        told = count > 0
+    for batch in late:
+        count, told = batch["clone"], batch["advice"].any(-1)  # a script's action is never 0 in all dimensions
         assert 0 < told.sum() < len(count)
-        torch.testing.assert_close(count.mean(), torch.tensor(0.5))
-        torch.testing.assert_close(count[told], torch.full_like(count[told], 0.5 * len(count) / int(told.sum())))
-    early = [count for updates, count in seen if updates < 30]
-    for count in early:
-        torch.testing.assert_close(count, torch.full_like(count, 0.5))
+        torch.testing.assert_close(count, torch.where(told, 0.5 * len(count) / int(told.sum()), 0.0))
+    for batch in [batch for updates, batch in seen if updates < 30]:
+        torch.testing.assert_close(batch["clone"], torch.full_like(batch["clone"], 0.5))
+    assert [row["advised"] for row in rows(folder) if row["step"] in (80, 200)] == [1.0, 1.0]
+    assert 0.3 < rows(folder)[-1]["advised"] < 0.7
 
 
 @pytest.mark.parametrize(
@@ -229,6 +240,8 @@ def test_advice_that_is_remembered_counts_when_the_teacher_is_gone(tmp_path: Pat
         (("--shaping", "potential"), "no critics"),
         (("--clone-filter",), "nothing is imitated"),
         (("--clone", "0.5", "--clone-kept", "0.6"), "clone_kept: must be in [0, clone], [0, 0.5], got 0.6"),
+        (("--clone", "1", "--clone-kept", "1", "--replay", "100"), "clone_kept: the advice must stay in memory"),
+        (("--clone", "1", "--clone-kept", "1", "--no-save-replay"), "clone_kept: the advice must stay in memory"),
         (("--clone", "1", "--shaping", "potential"), "use one of them"),
         (("--gamma", "1.5"), "gamma: must be in (0, 1]"),
         (("--task", "toy-reech"), "did you mean toy-reach"),

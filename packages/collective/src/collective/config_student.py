@@ -68,7 +68,7 @@ class StudentConfig(LearnConfig):
     """Learn a task with a teacher who is imitated, may act himself and may pay. The same command goes on."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        # Measured on seed 100 (docs/log.md): cloning and mixing teach, a bonus alone does not.
+        # Measured on seed 100 (docs/log.md): cloning and mixing teach, a bonus alone does not, kept advice lasts.
         "cpu": {
             **_CPU, "steps": 15_000, "horizon": 200, "updates_per_step": 0.5, "warmup": 1_000, "constant": 2_000,
             "expire": 8_000, "shaping": "none", "clone": 1.0, "clone_kept": 1.0, "mix": 0.5,
@@ -91,7 +91,7 @@ class StudentConfig(LearnConfig):
     mix: float = 0.0  # Probability that the teacher acts instead, at first.
     mix_by: Literal["step", "episode"] = "step"  # Tossed for: each step, or a whole episode.
     clone: float = 0.0  # What imitating the teacher's actions counts in the actor's loss, beside the values, at first.
-    clone_kept: float = 0.0  # It never counts less than this: his advice is remembered when he is gone.
+    clone_kept: float = 0.0  # What imitating the advice in memory counts at least, also when the teacher is gone.
     clone_filter: bool = False  # Imitate only where the critics hold that action to be better than the student's own.
     steps: int = 50_000  # Env steps over all envs.
     warmup: int = 4_000  # Env steps of random actions before the first update.
@@ -105,6 +105,9 @@ class StudentConfig(LearnConfig):
         check_range(self, "warmup", "constant", "bonus_scale", "clone", low=0)
         if not 0 <= self.clone_kept <= self.clone:
             raise UsageError(f"clone_kept: must be in [0, clone], [0, {self.clone:g}], got {self.clone_kept}")
+        if self.clone_kept and (self.replay < self.steps or not self.save_replay):
+            needs = f"a replay of at least {self.steps:,} transitions, one an env step, and save_replay"
+            raise UsageError(f"clone_kept: the advice must stay in memory; that needs {needs}")
         if not 0 <= self.mix <= 1:
             raise UsageError(f"mix: must be in [0, 1], got {self.mix}")
         if not 0 < self.sigma_min <= self.sigma_max < 1e6:

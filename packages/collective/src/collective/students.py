@@ -1,7 +1,7 @@
 """Students: what a teacher tells them, what they are paid for it, and what they remember.
 
 The teacher's advice and the bonus for acting like him are computed once, when a transition is stored; their weights
-belong to the time at which the transition is learnt from. So what counted at first fades from the whole memory.
+belong to the time at which the transition is learnt from: what counts less now does so in the whole memory.
 `N` envs, `A` action dimensions. The teacher watches the student's own last steps, whoever chose the actions in them.
 """
 
@@ -173,7 +173,8 @@ def fingerprint(network: Collective) -> str:
 
 
 class Guide:
-    """What a teacher does for a student: he pays for actions like his own, advises, may act himself. All of it fades.
+    """What a teacher does for a student: he pays for actions like his own, advises, may act himself. All of it
+    fades, but for the share of the advice that is to be kept.
 
     Args:
         teacher: None for a student who is on its own.
@@ -230,12 +231,11 @@ class Guide:
             return action
         return np.where(self.acted[:, None], self.teacher.advise()[0], action)
 
-    def advice(self, step: int) -> dict[str, Array]:
-        """`advice`: what the teacher would do now, (N, A); `advised`: whether he was asked, (N,) bool."""
-        asked = np.full(len(self.leads), self.advises(step))
-        if self.teacher is None or not asked.any():
-            return {"advice": np.zeros((len(asked), ACTION_DIM), np.float32), "advised": asked}
-        return {"advice": self.teacher.advise()[0], "advised": asked}
+    def advice(self, step: int) -> Array:
+        """What the teacher would do now, (N, A); NaN once he is not asked for that any more."""
+        if self.teacher is None or not self.advises(step):
+            return np.full((len(self.leads), ACTION_DIM), np.nan, np.float32)
+        return self.teacher.advise()[0]
 
     def pay(self, action: Array, moved: VecStep, after: Array, step: int) -> Array:
         """The bonus (N,) of the step that began after `step` env steps; the teacher follows the episodes.
@@ -288,9 +288,7 @@ class Experience:
     ) -> None:  # fmt: skip
         self.gamma, wide, one = gamma, Field((dim,)), Field()
         fields = {"obs": wide, "next_obs": wide, "action": Field((ACTION_DIM,)), "reward": one, "bonus": one}
-        fields |= {"terminated": Field((), "bool")} | (
-            {"advice": Field((ACTION_DIM,)), "advised": Field((), "bool")} if advised else {}
-        )
+        fields |= {"terminated": Field((), "bool")} | ({"advice": Field((ACTION_DIM,))} if advised else {})
         self.buffer = ReplayBuffer(fields, capacity, num_envs, device=device, rng=rng)
 
     def __len__(self) -> int:
@@ -299,7 +297,7 @@ class Experience:
     def add(self, obs: Array, action: Array, moved: VecStep, bonus: Array, next_obs: Array, **more: Array) -> None:
         """Store one step of all envs: obs, next_obs (N, D), action (N, A), bonus (N,). A cut episode goes on.
 
-        more: advice (N, A) and advised (N,) bool, where it was said that there is advice.
+        more: advice (N, A), where it was said that there is.
         """
         self.buffer.add(
             obs=obs, action=action, reward=moved.reward, bonus=bonus, next_obs=next_obs, terminated=moved.terminated,

@@ -30,7 +30,8 @@ NOT_LEARNING = FREE_ON_RESUME | {
     "name", "seed", "task", "steps", "eval_every", "save_every", "save_replay", "early_stop", "teacher",
 }  # fmt: skip
 TEACHING = {
-    "shaping", "bonus_scale", "clone", "clone_filter", "mix", "mix_by", "sigma_min", "sigma_max", "constant", "expire",
+    "shaping", "bonus_scale", "clone", "clone_kept", "clone_filter", "mix", "mix_by", "sigma_min", "sigma_max",
+    "constant", "expire",
 }  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from collective.run.lesson import MAY_CHANGE, Learner
 from collective.students import Guide, Learnt, Script, Teacher, open_network
 from rlblocks.sac import SAC
 from rlcore import device
+from rlcore.errors import UsageError
+from rlcore.files import read_json
 from rlcore.run import Run
 from rlcore.vecenv import VecStep
 
@@ -32,13 +34,13 @@ def train(cfg: StudentConfig) -> Path:
     device.set_threads(cfg.threads)
     where = device.resolve(cfg.device)
     teacher = open_teacher(cfg, where)
+    knows = teacher.fingerprint if teacher else None
     facts = {
         "stage": "student", "task": cfg.task, "teacher": cfg.teacher, "method": method(cfg), "horizon": cfg.horizon,
         "reward_version": cfg.reward_version, "success": "at any step",
-        "teacher_fingerprint": teacher and teacher.fingerprint,
+        "teacher_fingerprint": knows,
     }  # fmt: skip
-    moved = isinstance(teacher, Learnt)  # a folder may have another name since: what is in it is what must not change
-    may_change = MAY_CHANGE | ({"teacher"} if moved else set())
+    may_change = MAY_CHANGE | ({"teacher"} if same_teacher(cfg, knows) else set())
     with (
         Run.open(
             cfg, program="collective", total=cfg.steps, stride=cfg.num_envs, may_change=may_change, facts=facts
@@ -46,6 +48,19 @@ def train(cfg: StudentConfig) -> Path:
         contextlib.closing(Student(run, cfg, teacher, where)) as learner,
     ):
         return learner.learn()
+
+
+def same_teacher(cfg: StudentConfig, fingerprint: str | None) -> bool:
+    """Whether a run of that name has this teacher, wherever he lies now. UsageError where it has another."""
+    path = cfg.dir / (cfg.name or "") / "env.json"
+    if cfg.name is None or cfg.overwrite or not path.is_file():
+        return False
+    before = read_json(path)
+    if not isinstance(before, dict) or "teacher_fingerprint" not in before:
+        return False
+    if (was := before["teacher_fingerprint"]) != fingerprint:
+        raise UsageError(f"the teacher is another ({was or 'none'} -> {fingerprint or 'none'}): use another --name")
+    return fingerprint is not None
 
 
 def method(cfg: StudentConfig) -> str:
@@ -89,7 +104,7 @@ class Student(Learner):
         return self.guide.act(action, step)
 
     def keep(self, obs: Array, action: Array, moved: VecStep, after: Array, step: int) -> None:
-        advice = self.guide.advice(step) if self.advised else {}
+        advice = {"advice": self.guide.advice(step)} if self.advised else {}
         bonus = self.guide.pay(action, moved, after, step)
         self.experience.add(obs, action, moved, bonus, after, **advice)
         if self.guide.asked(step):
@@ -102,8 +117,11 @@ class Student(Learner):
     def update(self, step: int) -> None:
         batch = self.experience.sample(self.cfg.batch_size, self.guide.weight(step))
         if self.advised:
-            told = batch.pop("advised").float()  # a mean over these, so that it does not fade as the memory fills up
+            told = batch["advice"].isfinite().all(-1).float()
+            batch["advice"] = batch["advice"].nan_to_num()
+            # A mean over these rows, so that it does not fade as the memory fills up with others.
             batch["clone"] = self.guide.cloning(step) * told / told.mean().clamp(min=1 / len(told))
+            self.run.meters.add({"advised": told.mean()})
         self.run.meters.add(self.sac.update(batch))
 
     def player(self) -> Acting:
