@@ -150,7 +150,7 @@ class TestLoss:
             for m, (told, true, view) in enumerate(zip(read[:3], windows[:3], views)):
                 sums[m] += float(((told - true).square().mean(-1) * view.chosen).sum().detach())
                 counts[m] += int(view.chosen.sum())
-        expected = (sums / counts).sum() + 0.25 * float(losses.info_nce(*codes, batch.task, 0.15))
+        expected = (sums / counts).sum() + 0.25 * float(losses.info_nce(*codes, batch.task, 0.15).detach())
         assert float(total) == pytest.approx(expected, rel=1e-5)
         assert list(parts) == ["loss", "reconstruction", "state", "action", "reward", "contrast"]
 
