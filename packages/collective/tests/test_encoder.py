@@ -151,7 +151,7 @@ class TestLoss:
                 sums[m] += float(((told - true).square().mean(-1) * view.chosen).sum().detach())
                 counts[m] += int(view.chosen.sum())
         expected = (sums / counts).sum() + 0.25 * float(losses.info_nce(*codes, batch.task, 0.15).detach())
-        assert float(total) == pytest.approx(expected, rel=1e-5)
+        assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
         assert list(parts) == ["loss", "reconstruction", "state", "action", "reward", "contrast"]
 
     def test_rewards_do_not_drown_the_rest(self, data: Dataset):
