@@ -60,9 +60,9 @@ class MixtureConfig:
 
 _SPIRL: dict[str, Any] = {"latent_prior": "gaussian", "prior_loss": "nll"}
 _MAZE: dict[str, Any] = {
-    "epochs": 15, "updates_per_epoch": 80, "lr": 2e-3, "log_every": 80, "eval_every": 240, "save_every": 240,
+    "epochs": 16, "updates_per_epoch": 75, "lr": 2e-3, "log_every": 75, "eval_every": 225, "save_every": 225,
     "model": {"latent_dim": 6, "decoder_layers": 3, "prior_layers": 3},
-    "mixture": {"windows": 4_000, "min_new_frac": 0.02},
+    "mixture": {"windows": 2_500, "max_laps": 8, "min_new_frac": 0.02},  # of 16 epochs, the last one ends with a fit
 }  # fmt: skip
 _KITCHEN: dict[str, Any] = {
     "epochs": 12, "updates_per_epoch": 500, "beta": 7e-3, "lr": 2e-3, "warmup_updates": 500, "log_every": 250,
