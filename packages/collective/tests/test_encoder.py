@@ -158,7 +158,7 @@ class TestLoss:
         """D5: the first loss is a few units, with rewards of up to 10."""
         assert data.reward.max() > 9
         _, parts = learner(data).loss(sampler(data, batch=60).sample(), dice(), learning=False)
-        assert float(parts["reconstruction"]) < 6
+        assert float(parts["reconstruction"].detach()) < 6
         assert float(parts["reward"]) < 2 * float(parts["state"])
 
     def test_the_masks_of_the_configuration_are_used(self, data: Dataset, monkeypatch: pytest.MonkeyPatch):
