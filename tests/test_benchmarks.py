@@ -25,9 +25,7 @@ import numpy as np
 import pytest
 from benchmarks import __main__ as main
 from benchmarks import collect, kinds, page, report, run, suite
-from benchmarks.blocks import students
 from benchmarks.kinds import Claim, Job
-from benchmarks.micro import timing
 from benchmarks.progress import Progress
 from hypothesis import given
 from hypothesis import strategies as st
@@ -228,62 +226,6 @@ def test_a_job_goes_on_with_the_first_command_that_did_not_end_well(make_job, re
     assert go([job], results) == 1
     assert (results / "runs" / f"{job.name}.made").read_text() == "walks\nskills\nskills\n"
     assert not (results / "runs" / job.name).exists()
-
-
-def test_a_claim_of_more_than_another_method():
-    records = [
-        {"task": "maze", "method": method, "seed": seed, "return_mean": score, "state": "done"}
-        for method, scores in (("gasp", (0.9, 0.5)), ("gasp-prior", (0.3, 0.3)))
-        for seed, score in enumerate(scores)
-    ]
-    claim = Claim("maze", "gasp", more=0.25, than="gasp-prior")
-    judged = collect.judge(claim, records)
-    assert (judged["scores"], judged["good"], judged["holds"]) == ([0.6, 0.2], 1, False)
-    assert "more than gasp, skill prior alone by at least 0.25 in 2 of 2 seeds" in judged["claim"]
-    assert collect.judge(claim, records[:3])["holds"] is None  # one of the two has not run
-    for record in records:  # by the curves it is the other way round
-        record["curve"] = [[0, 0.0, 1.0], [500, 1.0 - record["return_mean"], 2.0]]
-    short = {"task": "maze", "method": "spirl", "seed": 0, "return_mean": 1.0, "curve": [], "state": "done"}
-    judged = collect.judge(replace(claim, at=500), [*records, short])
-    assert judged["scores"] == [-0.6, -0.2]
-    assert "at step 500" in judged["claim"]
-
-
-def test_a_claim_of_learning_above_another_method():
-    """Areas by hand: 0.5, 0.75 and 0.5 against 0.25 each; and an interval that has 0 in it shows nothing."""
-    curves = {"gasp": ((0.0, 1.0), (0.5, 1.0), (0.0, 1.0)), "gasp-none": ((0.0, 0.5), (0.0, 0.5), (0.0, 0.5))}
-    records = [
-        {"task": "maze", "method": method, "seed": seed, "state": "done", "curve": [[0, first, 1], [500, last, 2]]}
-        for method, ends in curves.items()
-        for seed, (first, last) in enumerate(ends)
-    ]
-    claim = Claim("maze", "gasp", above="gasp-none")
-    judged = collect.judge(claim, records)
-    assert (judged["scores"], judged["good"], judged["holds"]) == ([0.25, 0.5, 0.25], 3, True)
-    assert "above that of gasp (no prior), by 0.33 [0.25, 0.50]" in judged["claim"]
-    assert collect.judge(claim, records[:5])["holds"] is None  # one of them has not run
-    assert collect.judge(claim, [r for r in records if r["seed"] < 2])["holds"] is None  # two cannot tell
-    records[0]["curve"] = [[0, 0.0, 1], [500, 0.4, 2]]
-    judged = collect.judge(claim, records)
-    assert (judged["scores"], judged["good"], judged["holds"]) == ([-0.05, 0.5, 0.25], 2, False)
-    records[0]["curve"] = [[0, 1.0, 1]]  # one evaluation has no area
-    assert collect.judge(claim, records)["holds"] is None
-
-
-def test_what_students_keep_by_hand():
-    """He goes at step 2: success 0.5 and 1 until then, 0.9 and 0.7 at the end."""
-    whole = {"steps": [0, 1, 2, 3, 4], "gone": 2}
-    runs = {"taught-s0": [0, 0.5, 1, 0, 0.9], "taught-s1": [0, 0.5, 1, 0.7, 0.7], "plain-s0": [0, 0, 0, 0.2, 0.2]}
-    curves = [
-        {"run": f"{task}-{name}", "success": success, **whole}
-        for task in students.TASKS
-        for name, success in runs.items()
-    ]
-    found = students.lasting(curves)
-    assert found.keys() == set(students.TASKS)
-    row = found[students.TASKS[0]]
-    assert (row["taught"], row["at the end"], row["plain"]) == (0.75, 0.575, 0.2)
-    assert (row["change"], row["interval"]) == (-0.175, [-0.3, -0.05])
 
 
 def test_a_complete_job_is_measured_and_never_run_again(make_job, results: Path):
@@ -607,51 +549,6 @@ def test_short_numbers_and_sparklines():
     assert report.sparkline([-1, 0, 1, 2], 0, 1) == "▁▁██"
     assert report.sparkline([], 0, 1) == ""
     assert len(report.sparkline(list(map(math.sqrt, range(100))), 0, 10)) <= 12
-
-
-def test_the_plain_update_and_plan_that_ours_are_timed_against_are_the_same():
-    from benchmarks.micro import prismatic
-
-    small = {"batch_size": 8, "num_samples": 16, "num_elites": 4, "num_pi_trajs": 4}
-    cfg = replace(prismatic.DENSE["tiny (preset cpu)"], **small)
-    prismatic.same_numbers(prismatic.make_agent(cfg), prismatic.Peer(prismatic.make_agent(cfg)))
-
-
-def test_errors_of_both_inference_models_are_judged_alike(monkeypatch: pytest.MonkeyPatch):
-    import torch
-    from benchmarks.micro import published_inference as published
-
-    from taskinfer import context
-    from taskinfer.config import InferenceConfig
-
-    ring, held_out = published.make_data(0)
-    ours, theirs = published.Ours(0, InferenceConfig(prior="gauss", batch=8, targets=4)), published.Published(0)
-    monkeypatch.setattr(published, "WINDOWS", 8)
-    for side in (ours, theirs):
-        before = published.error(side, held_out)
-        for _ in range(3):
-            side.update(ring)
-        assert published.error(side, held_out) != before
-        shapes = [part.shape for part in side.decode(held_out, torch.tensor([20, 40]))]
-        assert shapes == [(400, 200, 2), (400, 200, 1)]
-    true = context.all_features(held_out, published.FEATURES).repeat_interleave(4, 0)
-    for off in (0.0, 0.5):
-        monkeypatch.setattr(ours, "decode", lambda *_, off=off: (true[..., 3:], true[..., 2:3] + off))
-        assert published.error(ours, held_out) == pytest.approx(off**2)
-
-
-def test_a_ratio_without_a_bar_is_neither_reached_nor_missed(tmp_path: Path):
-    sides = ("a", lambda k: 2.0), ("b", lambda k: 1.0)
-
-    def rows(bar: float | None) -> list[timing.Row]:
-        return [timing.compare("x", *sides, bar=bar, unit="s")]
-
-    def exit_code(bar: float | None) -> int:
-        return timing.run("x", "X", lambda _: rows(bar), (), ["--json", str(tmp_path / "x.json")])
-
-    assert [exit_code(bar) for bar in (None, 0.4, 0.6)] == [0, 0, 1]
-    assert json.loads((tmp_path / "x.json").read_text())["rows"][0]["ratio"] == 0.5
-    assert report.micro_table({"rows": rows(None)})[1][0][-2:] == ("–", "–")
 
 
 def test_micro_benchmarks_are_in_the_report(make_job, results: Path):

@@ -42,7 +42,10 @@ def test_the_schedule_of_a_hundred_epochs():
     assert len(fit_epochs(100)) == 33
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(1, (0,)), (12, (0, 1, 2, 3, 5, 10)), (16, (0, 1, 2, 3, 5, 8, 15))])
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, (0,)), (12, (0, 1, 2, 3, 5, 10)), (15, (0, 1, 2, 3, 5, 8)), (16, (0, 1, 2, 3, 5, 8, 15))],
+)
 def test_schedules_of_short_runs(epochs: int, expected: tuple[int, ...]):
     assert fit_epochs(epochs) == expected
 
