@@ -119,7 +119,7 @@ class Plain:
     """Separate nets, separate optimisers, the density from its definition. `agent` lends its first parameters."""
 
     def __init__(self, agent: SAC, dtype: torch.dtype) -> None:
-        self.cfg, self.dtype = agent.cfg, dtype
+        self.cfg, self.dtype, self.seen = agent.cfg, dtype, agent.seen
         self.actor = self.nets(agent.actor)[0]
         self.critics, self.targets = self.nets(agent.critic), self.nets(agent.target)
         self.log_alpha = agent.log_alpha.detach().to(dtype, copy=True).squeeze().requires_grad_()
@@ -148,7 +148,7 @@ class Plain:
         return torch.cat([x for layer in layers for x in (layer.weight.T.reshape(-1), layer.bias)]).detach()
 
     def policy(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, x = self.actor(obs).split(ACT, 1)
+        mean, x = self.actor(obs[:, : self.seen]).split(ACT, 1)
         low, high = self.cfg.log_std_min, self.cfg.log_std_max
         log_std = x.clamp(low, high) if self.cfg.log_std_map == "clamp" else low + (high - low) * (x.tanh() + 1) / 2
         std = log_std.exp()
@@ -189,17 +189,18 @@ class Plain:
 
 
 @pytest.mark.parametrize(
-    "cfg",
+    ("cfg", "private"),
     [
-        CFG,
-        replace(CFG, log_std_map="tanh", init="xavier", target_entropy=-1.0),
-        replace(CFG, learn_alpha=False, hidden=(256, 256), alpha=1.0),
+        (CFG, 0),
+        (replace(CFG, log_std_map="tanh", init="xavier", target_entropy=-1.0), 0),
+        (replace(CFG, learn_alpha=False, hidden=(256, 256), alpha=1.0), 0),
+        (CFG, 2),
     ],
-    ids=["default", "tanh-xavier", "fixed-alpha"],
+    ids=["default", "tanh-xavier", "fixed-alpha", "private"],
 )
-def test_updates_are_those_of_the_plain_one(cfg: SACConfig) -> None:
+def test_updates_are_those_of_the_plain_one(cfg: SACConfig, private: int) -> None:
     """In float64, so that 1e-6 is about the algorithm: Adam's first steps are +-lr, whatever a gradient's rounding."""
-    agent = doubled(make(cfg))
+    agent = doubled(make(cfg, private=private))
     plain = Plain(agent, torch.float64)
     for k in range(5):
         batch = {name: value.double() for name, value in make_batch(k, ROWS).items()}
@@ -275,6 +276,20 @@ def test_one_agent_acts_on_one_observation_or_many() -> None:
     assert many.dtype == np.float32
     np.testing.assert_allclose(agent.act(obs[0], deterministic=True), many[0], atol=1e-6)
     assert not np.array_equal(agent.act(obs), agent.act(obs))
+
+
+def test_what_is_private_never_reaches_the_actor() -> None:
+    """Acting is given none of it; an update's actions are the same whatever it is, the critics' values are not."""
+    agent, batch = make(private=2), make_batch(0, 1, ROWS)["obs"]
+    others = batch.clone()
+    others[..., -2:] = 7.0
+    one, two = (agent.policy(obs, make_noise(0)[0]).action for obs in (batch, others))
+    assert torch.equal(one, two)
+    assert not torch.equal(agent.q(agent.critic, batch, one), agent.q(agent.critic, others, one))
+    acted = agent.act(batch[..., :-2].numpy(), deterministic=True)
+    close(torch.as_tensor(acted), agent.policy(batch, torch.zeros(1, ROWS, ACT)).action.detach(), 1e-6)
+    with pytest.raises(AssertionError):
+        agent.act(batch.numpy())
 
 
 def test_state_goes_through_a_checkpoint_and_on_bit_for_bit(tmp_path: Path) -> None:

@@ -95,20 +95,22 @@ class SAC:
         num_tasks: temperatures of an agent; with more than one, batches hold "task_id".
         cost: the regulariser; `target_cost` is what it is tuned to, minus the target entropy if left out.
         pull: what else the actor goes down, imitation say; it is given the batch's `fields`, (N, B, ...) each.
+        private: numbers at the end of an update's observations that the critics see and the actor does not: what is
+            known in training alone (asymmetric, Pinto et al. 2017, arXiv:1710.06542). `act` is given none of them.
     """
 
     def __init__(
         self, cfg: SACConfig, obs_dim: int, action_dim: int, *, seeds: Sequence[int], num_tasks: int = 1,
         device: str | torch.device = "cpu", cost: Cost = entropy_cost, target_cost: float | None = None,
-        pull: Pull | None = None, fields: tuple[str, ...] = (),
+        pull: Pull | None = None, fields: tuple[str, ...] = (), private: int = 0,
     ) -> None:  # fmt: skip
         self.cfg, self.obs_dim, self.action_dim, self.num_tasks = cfg, obs_dim, action_dim, num_tasks
         self.agents, self.device, self.cost, self.pull = len(seeds), torch.device(device), cost, pull
         entropy = -float(action_dim) if cfg.target_entropy is None else cfg.target_entropy
         self.target_cost, self.fields = -entropy if target_cost is None else target_cost, fields
-        weights = [torch_generator(seed, "weights") for seed in seeds]
+        self.seen, weights = obs_dim - private, [torch_generator(seed, "weights") for seed in seeds]
         make = functools.partial(Stacked, init=cfg.init, low=cfg.precision == "bf16", device=self.device)
-        self.actor = make([obs_dim, *cfg.hidden, 2 * action_dim], weights)
+        self.actor = make([self.seen, *cfg.hidden, 2 * action_dim], weights)
         each_critic = [generator for generator in weights for _ in range(cfg.critics)]
         self.critic, self.target = (make([obs_dim + action_dim, *cfg.hidden, 1], each_critic) for _ in range(2))
         polyak_([self.target.parameters], [self.critic.parameters], 1.0)
@@ -126,9 +128,9 @@ class SAC:
 
     def act(self, obs: Array, deterministic: bool = False) -> Array:
         """Actions in [-1, 1] for observations (N, B, D), or (B, D) or (D,) where there is one agent."""
-        assert obs.shape[-1] == self.obs_dim, (obs.shape, self.obs_dim)
+        assert obs.shape[-1] == self.seen, (obs.shape, self.seen)
         assert self.agents == 1 or (obs.ndim == 3 and len(obs) == self.agents), (obs.shape, self.agents)
-        mean, log_std = np.split(self._output(obs.reshape(self.agents, -1, self.obs_dim)), 2, -1)
+        mean, log_std = np.split(self._output(obs.reshape(self.agents, -1, self.seen)), 2, -1)
         if not deterministic:
             cfg = self.cfg
             noise = np.stack([g.standard_normal(mean.shape[1:], np.float32) for g in self.exploration])
@@ -155,7 +157,7 @@ class SAC:
     def policy(self, obs: Tensor, noise: Tensor) -> Sample:
         """The policy in states (N, B, D) and its action for that noise (N, B, A)."""
         cfg = self.cfg
-        mean, raw = self.actor(obs).chunk(2, -1)
+        mean, raw = self.actor(obs[..., : self.seen]).chunk(2, -1)
         log_std = LOG_STD_MAPS[cfg.log_std_map](raw, cfg.log_std_min, cfg.log_std_max)
         return Sample(mean, log_std, *tanh_gaussian(mean, log_std, noise))
 
