@@ -17,7 +17,7 @@ from rlcore.errors import DataError, UsageError
 from rlcore.seeding import numpy_generator
 from taskinfer import context, losses
 from taskinfer.config import InferenceConfig
-from taskinfer.data import EpisodeRing, draw_batch
+from taskinfer.data import Batch, EpisodeRing, draw_batch
 from taskinfer.inference import Belief, Inference
 from taskinfer.priors import Prior, purity
 from taskinfer.tasks import Family
@@ -25,12 +25,13 @@ from taskinfer.tasks import Family
 FOUR = list(Family)[:4]
 SMALL = InferenceConfig(window=6, hidden=16, batch=32, targets=5, latent_dim=3)
 KINDS = {
-    "deepset": {"encoder": "deepset"},
-    "mlp": {"encoder": "mlp"},
-    "gru": {"encoder": "gru"},
-    "recurrent": {"encoder": "gru", "context": "recurrent", "times": 4},
+    "deepset": {},
+    "deepset window": {"context": "window", "times": 1},
+    "mlp": {"encoder": "mlp", "context": "window"},
+    "gru": {"encoder": "gru", "context": "window", "times": 2},
+    "recurrent": {"encoder": "gru"},
     "gmm": {"prior": "gmm"},
-    "plain": {"symlog": False, "layer_norm": False, "predict_delta": True},
+    "plain": {"symlog": False, "layer_norm": False, "predict_delta": True, "context": "window"},
     "whole": {"ema": 0.0, "window": 30},
 }
 
@@ -200,15 +201,25 @@ def test_training_sees_what_acting_sees(kind: str):
     episodes = some_episodes([20, 7, 13, 20])
     times = torch.tensor([[4, 20], [0, 7], [13, 2], [9, 6]])
     every = inference.encode(episodes, slow=False)
-    if inference.model.recurrent:
-        raw = inference.model.encoder.episodes(context.all_features(episodes, inference.cfg))
-        raw = raw.gather(1, times[..., None].expand(-1, -1, raw.shape[-1])).flatten(0, 1)
+    if inference.cfg.context == "recurrent":
+        features, known = context.all_features(episodes, inference.cfg), times
     else:
-        features, known = context.windows(episodes, times, inference.cfg)
-        raw = inference.model.encoder.windows(features.flatten(0, 1), known.flatten())
-    mean = inference.model.posterior(raw).mean
+        features, known = (part.flatten(0, 1) for part in context.windows(episodes, times, inference.cfg))
+    batch = Batch(features, known.flatten(), *[torch.empty(0)] * 5)
+    mean = inference.model.posterior(inference._raw(batch)).mean
     wanted = every.mean.gather(1, times[..., None].expand(-1, -1, 3)).flatten(0, 1)
     torch.testing.assert_close(mean, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "remembers"), [("deepset", True), ("deepset window", False), ("recurrent", True)])
+def test_what_lies_before_the_window_counts_for_recurrent_ones(kind: str, remembers: bool):
+    """Two episodes that differ in their first steps alone, long before the window of the last belief."""
+    inference = make(**KINDS[kind])
+    one, two = some_episodes([20]), some_episodes([20])
+    two.obs[:, :3] += 5.0
+    apart = (inference.encode(one).mean - inference.encode(two).mean)[0].norm(dim=-1)
+    assert (apart[1:8] > 1e-4).all()
+    assert bool(apart[-1] > 1e-5) == remembers
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -270,7 +281,7 @@ def test_drawn_contexts_and_targets_stay_in_their_episode():
         ring.add(obs.astype(np.float32), action, reward, length, number % 4, number.astype(np.float32), number)
     assert len(ring) == 9
     for times in (1, 4):
-        cfg = replace(SMALL, symlog=False, batch=400, times=times, targets=7)
+        cfg = replace(SMALL, context="window", symlog=False, batch=400, times=times, targets=7)
         b = draw_batch(ring, cfg)
         number = b.action[:, :1]
         assert (b.action == number).all()
@@ -283,6 +294,11 @@ def test_drawn_contexts_and_targets_stay_in_their_episode():
             assert (shown == number[i]).all()
         assert (b.known == 0).any()
         assert (b.family == number[:, 0, 0] % 4).all()
+    whole = draw_batch(ring, replace(SMALL, symlog=False, batch=400, times=4, targets=7))
+    number = whole.action[:, :1].view(100, 4)
+    for features, of, times in zip(whole.features, number, whole.known.view(100, 4)):
+        assert (of == of[0]).all()
+        assert (features[: int(times.max()), 2] == of[0]).all()
 
 
 def test_lengths_outside_the_horizon_are_refused():
@@ -351,7 +367,7 @@ def test_no_gradient_flows_through_responsibilities():
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", ["deepset", "mlp", "gmm", "recurrent"])
+@pytest.mark.parametrize("kind", ["deepset", "deepset window", "mlp", "gmm", "recurrent"])
 def test_it_learns_the_family_and_the_reward(kind: str):
     ring = filled(200)
     inference = make(**{**KINDS[kind], "lr": 5e-3, "batch": 96})
@@ -401,7 +417,7 @@ def test_the_slow_encoder_follows():
     assert torch.equal(at_once.slow.family_head[0].weight, at_once.model.family_head[0].weight)
 
 
-@pytest.mark.parametrize("kind", ["deepset", "gmm", "recurrent"])
+@pytest.mark.parametrize("kind", ["deepset", "deepset window", "gmm", "recurrent"])
 def test_going_on_is_never_having_stopped(kind: str, tmp_path: Path):
     ring = filled(80)
     inference = make(**KINDS[kind])
@@ -445,8 +461,12 @@ def test_the_seed_decides_and_nothing_global_does():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"context": "recurrent"}, {"times": 3}, {"lr": 0.0}, {"ema": 1.0}, {"window": 0}, {"kl_weight": -1.0}]
-)
+    "wrong",
+    [
+        {"context": "recurrent", "encoder": "mlp"}, {"times": 3}, {"lr": 0.0}, {"ema": 1.0}, {"window": 0},
+        {"kl_weight": -1.0},
+    ],
+)  # fmt: skip
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         InferenceConfig(**wrong)

@@ -86,7 +86,7 @@ def test_the_policys_inputs_are_those_it_acted_on():
     env = VectorToy("toy1d", two(), 0, horizon=20)
     rollout = roll(env, a)
     inputs, *_ = a.experience(Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()}))
-    np.testing.assert_allclose(inputs[:, :-1].numpy(), np.stack(seen, 1), atol=1e-5)
+    np.testing.assert_allclose(inputs[:, :-1, : a.sac.seen].numpy(), np.stack(seen, 1), atol=1e-5)
     given: list[dict] = []
     a.sac.update = lambda batch: given.append(batch) or {}  # type: ignore[method-assign, func-returns-value]
     a.learn_policy(a.experience(Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()})))
@@ -96,6 +96,31 @@ def test_the_policys_inputs_are_those_it_acted_on():
     assert (at % 21 < 20).all()
     assert rollout.family[:, 0].tolist() == [0, 0]
     assert set(rollout.family[:, 1:].flatten().tolist()) <= {0, 1, 2, 3}
+
+
+def test_critics_know_the_true_task_and_the_policy_does_not():
+    """Asymmetric: the truth comes last in the inputs, for critics alone; off, they see what the policy sees."""
+    a, plain, oracle = agent("inferred"), agent("inferred", informed_critics=False), agent("oracle")
+    assert (a.sac.seen, a.sac.obs_dim) == (10, 18)
+    assert plain.sac.seen == plain.sac.obs_dim == oracle.sac.seen == oracle.sac.obs_dim == 10
+    rollout = roll(VectorToy("toy1d", two(), 0, horizon=20), a)
+    episodes = Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()})
+    inputs = a.experience(episodes)[0]
+    told = oracle.code(None, episodes.family, episodes.spec)
+    assert torch.equal(inputs[..., 10:], told[:, None].expand(-1, 21, -1))
+    assert torch.equal(inputs[..., :10], plain.experience(episodes)[0])
+    lied = a.experience(episodes._replace(spec=2 * episodes.spec))[0]
+    noise = torch.zeros(1, 2 * 21, 1)
+    actions = [a.sac.policy(x.flatten(0, 1)[None], noise).action for x in (inputs, lied)]
+    assert torch.equal(*actions)
+
+
+@pytest.mark.parametrize("arm", ["inferred", "oracle"])
+def test_other_targets_are_for_the_arm_that_infers(arm: str, tmp_path: Path):
+    for share in ("0", "0.5"):
+        assert train(tmp_path, "--name", share, "--arm", arm, "--relabel", share) == 0
+    one, two = (final(tmp_path / share)["parts"]["agent"]["sac"]["actor"] for share in ("0", "0.5"))
+    assert torch.equal(one, two) == (arm == "oracle")
 
 
 def test_the_policys_loss_never_reaches_the_encoder():
@@ -187,7 +212,8 @@ def test_evaluating_more_often_changes_nothing(tmp_path: Path):
     [(("--toy", "toy1"), "did you mean toy1d"), (("--tasks", "gaol"), "did you mean goal"),
      (("--tasks", "jump"), "toy1d has no vz"), (("--num-train", "2"), "cannot cover 4 families"),
      (("--inference.encoder", "gruu"), "invalid choice"),
-     (("--inference.context", "recurrent"), "only a gru"), (("--gamma", "1.5"), "gamma")],
+     (("--inference.encoder", "mlp"), "add --inference.context window"),
+     (("--relabel", "2"), "relabel"), (("--gamma", "1.5"), "gamma")],
 )  # fmt: skip
 def test_mistakes_are_one_line(options: tuple[str, ...], said: str, tmp_path: Path, capsys):
     assert train(tmp_path, "--name", "x", *options) == 2

@@ -22,8 +22,9 @@ Array = np.ndarray[Any, Any]
 class Agent:
     """SAC on [symlog(s), code], where the code is what the arm knows of the task.
 
-    inferred: mean and standard deviation of the belief. oracle: which family, and the spec in the family's place.
-    none: nothing. The policy's loss never reaches the encoder.
+    inferred: mean and standard deviation of the belief; its critics are told the truth besides, unless
+    `cfg.informed_critics` is off. oracle: which family, and the spec in the family's place. none: nothing.
+    The policy's loss never reaches the encoder.
 
     Args: obs_dim, action_dim: of the toy. families: of the tasks.
     """
@@ -35,8 +36,13 @@ class Agent:
         self.cfg, self.device = cfg, device
         self.inference = Inference(cfg.inference, obs_dim, action_dim, families, derive(seed, "inference"), device)
         self.families = np.array(self.inference.families)
-        self.code_dim = {"inferred": 2 * cfg.inference.latent_dim, "oracle": 2 * len(families), "none": 0}[cfg.arm]
-        self.sac = SAC(cfg.policy, obs_dim + self.code_dim, action_dim, seeds=[derive(seed, "policy")], device=device)
+        truth = 2 * len(families)
+        code = {"inferred": 2 * cfg.inference.latent_dim, "oracle": truth, "none": 0}[cfg.arm]
+        private = truth if cfg.arm == "inferred" and cfg.informed_critics else 0
+        self.sac = SAC(
+            cfg.policy, obs_dim + code + private, action_dim, seeds=[derive(seed, "policy")], device=device,
+            private=private,
+        )  # fmt: skip
         self.rows = numpy_generator(seed, "policy rows")
         self.updates = 0  # of policy and encoder together
 
@@ -50,6 +56,10 @@ class Agent:
             return belief.params()
         if self.cfg.arm == "none":
             return torch.zeros(*family.shape, 0, device=self.device)
+        return self.truth(family, spec)
+
+    def truth(self, family: Tensor, spec: Tensor) -> Tensor:
+        """(..., 2 C): which family, and symlog of the spec in its place."""
         known = torch.as_tensor(self.families, device=self.device)
         of = (family[..., None] == known).float()
         return torch.cat((of, of * symlog(spec)[..., None]), -1)
@@ -66,11 +76,17 @@ class Agent:
         return self.sac.act(joined.cpu().numpy(), deterministic)
 
     def experience(self, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Policy inputs (B, H + 1, D), actions, rewards and lengths of episodes, encoded once for many updates."""
+        """Inputs (B, H + 1, D), actions, rewards and lengths of episodes, encoded once for many updates.
+
+        What only critics see comes last in the inputs.
+        """
         belief = self.inference.encode(episodes) if self.cfg.arm == "inferred" else None
         shape = episodes.obs.shape[:2]
-        code = self.code(belief, episodes.family[:, None].expand(shape), episodes.spec[:, None].expand(shape))
-        return torch.cat((symlog(episodes.obs), code), -1), episodes.action, episodes.reward, episodes.length
+        task = episodes.family[:, None].expand(shape), episodes.spec[:, None].expand(shape)
+        parts = [symlog(episodes.obs), self.code(belief, *task)]
+        if self.sac.seen < self.sac.obs_dim:
+            parts.append(self.truth(*task))
+        return torch.cat(parts, -1), episodes.action, episodes.reward, episodes.length
 
     def learn_policy(self, experience: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         """One update on uniform transitions. The next input holds the next belief; a time limit is no termination."""

@@ -37,9 +37,9 @@ class DoctorConfig:
 class InferenceConfig:
     """The inference model: encoder, decoders, prior, and how they learn."""
 
-    encoder: Literal["deepset", "gru", "mlp"] = "deepset"  # deepset: a mean over the window, whatever the order.
-    context: Literal["window", "recurrent"] = "window"  # The last `window` steps, or (gru only) all of the episode.
-    window: int = 32  # Transitions that a belief looks back on.
+    encoder: Literal["deepset", "gru", "mlp"] = "deepset"  # deepset: means over steps, whatever their order.
+    context: Literal["window", "recurrent"] = "recurrent"  # The last `window` steps alone, or all of the episode, too.
+    window: int = 32  # Transitions that a belief looks back on; a recurrent gru has no such limit.
     latent_dim: int = 4  # Size of z.
     hidden: int = 64  # Hidden units of the encoder; at least 5 (2 ds + 1) are used.
     decoder_hidden: int = 64  # Hidden units of the decoders and of the head that names the family.
@@ -59,7 +59,7 @@ class InferenceConfig:
     class_weight: float = 0.1  # gmm: of the cross-entropy of the mixing weights.
     lr: float = 2e-3  # Adam's step size.
     batch: int = 128  # Beliefs an update.
-    times: int = 1  # Of them from one episode; more of them suit a recurrent context.
+    times: int = 4  # Of them from one episode: a recurrent context reads all of it for each.
     targets: int = 32  # Transitions decoded from each belief.
     ema: float = 0.998  # Each update the slow encoder, which acts, keeps this share; 0: it is the learning one.
 
@@ -74,8 +74,8 @@ class InferenceConfig:
                 raise UsageError(f"{key}: must not be negative, got {getattr(self, key)}")
         if not 0 <= self.ema < 1:
             raise UsageError(f"ema: must be in [0, 1), got {self.ema}")
-        if self.context == "recurrent" and self.encoder != "gru":
-            raise UsageError(f"context: only a gru can be recurrent, not {self.encoder}")
+        if self.context == "recurrent" and self.encoder == "mlp":
+            raise UsageError("context: an mlp reads windows only; add --inference.context window")
         if self.batch % self.times:
             raise UsageError(f"times: {self.times} does not divide batch {self.batch}")
 
@@ -116,6 +116,8 @@ class ToyConfig(RunConfig):
     )  # First and last env step of the fall of the encoder's step size to 0; a shorter run is never at rest.
     policy_updates: int = 300  # Policy updates an epoch.
     policy_episodes: int = 400  # Episodes that they draw from, encoded once.
+    relabel: float = 0.5  # Share of drawn episodes that get another target of their family (arm inferred).
+    informed_critics: bool = True  # Critics are told the true task in training; the policy never is (arm inferred).
     policy_batch: int = 256  # Transitions a policy update.
     gamma: float = 0.97  # Discount a step.
     inference: InferenceConfig = InferenceConfig()  # The inference model.
@@ -129,8 +131,9 @@ class ToyConfig(RunConfig):
         check_range(self, "total_steps", "num_train", "num_eval", "horizon", "ring", "warmup_rounds")
         check_range(self, "policy_episodes", "policy_batch")
         check_range(self, "warmup_updates", "encoder_updates", "policy_updates", low=0, high=2**24)
-        if not 0 <= self.greedy_share <= 1:
-            raise UsageError(f"greedy_share: must be in [0, 1], got {self.greedy_share}")
+        for key in ("greedy_share", "relabel"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UsageError(f"{key}: must be in [0, 1], got {getattr(self, key)}")
         if not 0 <= self.anneal[0] < self.anneal[1]:
             raise UsageError(f"anneal: expected a first step and a later one, got {self.anneal[0]} {self.anneal[1]}")
         if not 0 <= self.noise_std < 100 or not 0 < self.gamma < 1:

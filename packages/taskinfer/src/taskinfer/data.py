@@ -5,7 +5,7 @@ Every row is one episode with its length, family, spec and task id: nothing that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,14 +27,17 @@ class EpisodeRing:
 
     Saves and loads as rlcore's replay does: append-only files with checksums, the cursor and the random stream apart.
 
-    Args: obs_dim (ds), action_dim (da). rng: draws episodes and times; saved with them.
+    Args:
+        obs_dim (ds), action_dim (da).
+        rng: draws episodes and times; saved with them.
+        relabel: what is done to drawn episodes, with that rng; see taskinfer.relabel.
     """
 
     def __init__(
         self, capacity: int, horizon: int, obs_dim: int, action_dim: int, rng: np.random.Generator,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "cpu", relabel: Callable[[Episodes, np.random.Generator], Episodes] | None = None,
     ) -> None:  # fmt: skip
-        self.horizon, self.rng, self.device = horizon, rng, torch.device(device)
+        self.horizon, self.rng, self.device, self.relabel = horizon, rng, torch.device(device), relabel
         fields = {
             "obs": Field((horizon + 1, obs_dim)), "action": Field((horizon, action_dim)), "reward": Field((horizon,)),
             "length": Field((), "int64"), "family": Field((), "int64"), "spec": Field(), "task_id": Field((), "int64"),
@@ -65,7 +68,8 @@ class EpisodeRing:
 
     def sample(self, num: int) -> Episodes:
         """`num` episodes, uniform with replacement. Valid until the next draw of as many."""
-        return Episodes(**self.rows.sample(num))
+        drawn = Episodes(**self.rows.sample(num))
+        return self.relabel(drawn, self.rng) if self.relabel else drawn
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Append what is new to files in `folder`; returns the cursor for `load`."""

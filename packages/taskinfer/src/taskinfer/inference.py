@@ -18,7 +18,7 @@ from taskinfer import context, losses
 from taskinfer.config import InferenceConfig
 from taskinfer.context import Episodes
 from taskinfer.data import Batch, EpisodeRing, uniform
-from taskinfer.model import Posterior, TaskModel
+from taskinfer.model import Posterior, RecurrentGRU, RecurrentSet, TaskModel
 from taskinfer.priors import Prior, PriorFit
 from taskinfer.tasks import Family
 
@@ -162,11 +162,9 @@ class Inference:
     def _raw(self, batch: Batch) -> Tensor:
         """The learning encoder's outputs (N, O)."""
         encoder = self.model.encoder
-        if not self.model.recurrent:
-            return encoder.windows(batch.features, batch.known)
-        raw = encoder.episodes(batch.features)
-        times = batch.known.view(len(raw), -1)
-        return raw.gather(1, times[..., None].expand(-1, -1, raw.shape[-1])).flatten(0, 1)
+        if isinstance(encoder, RecurrentGRU | RecurrentSet):
+            return encoder.at(batch.features, batch.known.view(len(batch.features), -1)).flatten(0, 1)
+        return encoder.windows(batch.features, batch.known)
 
     def _gmm_terms(self, posterior: Posterior, z: Tensor, family: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What TIGR's finite mixture is pulled by, weighted, and its parts."""

@@ -6,7 +6,9 @@ Every encoder gives raw outputs (..., O) in three ways that agree:
     episodes(features (B, H, F))              before every step of an episode and after the last: (B, H + 1, O)
     start(num), step(memory, feature, count)  one step at a time, after `count` (N,) earlier ones: memory, (N, O)
 
-`read(memory, count)` is the output of a memory as it is. Where no transition is known yet, it depends on no data.
+Recurrent ones, which remember all of the episode, have `at(features (B, H, F), times (B, M))`, (B, M, O), in place of
+`windows`. `read(memory, count)` is the output of a memory as it is. Where no transition is known yet, it depends on no
+data.
 """
 
 from __future__ import annotations
@@ -55,11 +57,13 @@ class DeepSet(nn.Module):
     The number of known transitions, as a share of the window, is one more input.
     """
 
+    means = 1
+
     def __init__(self, inputs: int, hidden: int, outputs: int, window: int, layer_norm: bool) -> None:
         super().__init__()
         self.window, self.width = window, hidden
         self.embed = layers([inputs, hidden, hidden], layer_norm)
-        self.head = mlp([hidden + 1, hidden, outputs])
+        self.head = mlp([self.means * hidden + 1, hidden, outputs])
 
     def _finish(self, means: Tensor, count: Tensor) -> Tensor:
         share = count.clamp(max=self.window).to(means.dtype) / self.window
@@ -85,6 +89,48 @@ class DeepSet(nn.Module):
     def read(self, memory: Tensor, count: Tensor) -> Tensor:
         # summed anew each step: a running sum would drift
         return self._finish(memory.sum(1) / count.clamp(1, self.window)[:, None], count)
+
+
+class RecurrentSet(DeepSet):
+    """A deep set of two means: over the window, and beside it over all of the episode so far.
+
+    A point at rest is told how far off it is but not to which side; what its approach had told is in the second mean.
+    """
+
+    means = 2
+
+    def windows(self, features: Tensor, count: Tensor) -> Tensor:
+        raise TypeError("a recurrent context has no windows: encode episodes")
+
+    def at(self, features: Tensor, times: Tensor) -> Tensor:
+        step = torch.arange(features.shape[1], device=features.device)
+        past = step < times[..., None]  # (B, M, H)
+        recent = past & (step >= times[..., None] - self.window)
+        embedded = self.embed(features)
+        return self._finish(torch.cat([_shares(mask) @ embedded for mask in (recent, past)], -1), times)
+
+    def episodes(self, features: Tensor) -> Tensor:
+        embedded, horizon = self.embed(features), features.shape[1]
+        means = torch.cat([window_means(embedded, size) for size in (self.window, horizon)], -1)
+        return self._finish(means, torch.arange(horizon + 1, device=means.device).expand(means.shape[:2]))
+
+    def start(self, num: int) -> Tensor:
+        return torch.zeros(num, self.window + 1, self.width, device=next(self.parameters()).device)
+
+    def step(self, memory: Tensor, feature: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        memory, new = memory.clone(), self.embed(feature)
+        memory[torch.arange(len(memory), device=memory.device), count % self.window] = new
+        memory[:, -1] += new  # the sum of the episode: nothing is ever taken from it, so that it does not drift
+        return memory, self.read(memory, count + 1)
+
+    def read(self, memory: Tensor, count: Tensor) -> Tensor:
+        recent = memory[:, :-1].sum(1) / count.clamp(1, self.window)[:, None]
+        return self._finish(torch.cat((recent, memory[:, -1] / count.clamp(min=1)[:, None]), -1), count)
+
+
+def _shares(mask: Tensor) -> Tensor:
+    """Weights of a mean over the last dimension of a bool mask; all 0 where nothing is in it."""
+    return mask.float() / mask.sum(-1, keepdim=True).clamp(min=1)
 
 
 class Windowed(nn.Module, abc.ABC):
@@ -160,6 +206,10 @@ class RecurrentGRU(nn.Module):
     def windows(self, features: Tensor, count: Tensor) -> Tensor:
         raise TypeError("a recurrent context has no windows: encode episodes")
 
+    def at(self, features: Tensor, times: Tensor) -> Tensor:
+        raw = self.episodes(features)
+        return raw.gather(1, times[..., None].expand(-1, -1, raw.shape[-1]))
+
     def episodes(self, features: Tensor) -> Tensor:
         hidden = self.gru(features)[0]
         return self._finish(torch.cat((torch.zeros_like(hidden[:, :1]), hidden), 1))
@@ -184,7 +234,7 @@ class TaskModel(nn.Module):
     def __init__(self, cfg: InferenceConfig, obs_dim: int, action_dim: int, num_families: int) -> None:
         super().__init__()
         self.latent, self.classes = cfg.latent_dim, num_families if cfg.prior == "gmm" else 0
-        self.predict_delta, self.recurrent = cfg.predict_delta, cfg.context == "recurrent"
+        self.predict_delta = cfg.predict_delta
         inputs = 2 * obs_dim + 1
         hidden, outputs = max(cfg.hidden, 5 * inputs), 2 * cfg.latent_dim
         if self.classes:
@@ -223,8 +273,9 @@ class TaskModel(nn.Module):
 
 def make_encoder(cfg: InferenceConfig, inputs: int, hidden: int, outputs: int) -> DeepSet | Windowed | RecurrentGRU:
     """The encoder that `cfg` asks for."""
-    if cfg.context == "recurrent":
+    recurrent = cfg.context == "recurrent"
+    if recurrent and cfg.encoder == "gru":
         return RecurrentGRU(inputs, hidden, outputs, cfg.layer_norm)
-    kinds: dict[str, Any] = {"deepset": DeepSet, "mlp": FlatMLP, "gru": WindowGRU}
+    kinds: dict[str, Any] = {"deepset": RecurrentSet if recurrent else DeepSet, "mlp": FlatMLP, "gru": WindowGRU}
     made: DeepSet | Windowed = kinds[cfg.encoder](inputs, hidden, outputs, cfg.window, cfg.layer_norm)
     return made

@@ -205,8 +205,11 @@ class Tasks:
 
 
 def achieved(tasks: Tasks, state: State) -> Array:
-    """(n,) what the spec is the target of: x, vx, pitch, |vz|, omega, or the family's axis in the plane."""
-    value = np.empty(len(tasks), np.float32)
+    """(..., n) what the spec is the target of: x, vx, pitch, |vz|, omega, or the family's axis in the plane.
+
+    The state's entries are (..., n), here and below: of one moment (n,), or of many.
+    """
+    value = np.empty(np.broadcast_shapes(np.shape(state.x), (len(tasks),)), np.float32)
     for entry, _, mask in tasks._by_quantity:
         np.copyto(value, getattr(state, entry), where=mask, casting="same_kind")
     if "jump" in tasks.special:
@@ -215,7 +218,7 @@ def achieved(tasks: Tasks, state: State) -> Array:
 
 
 def error(tasks: Tasks, state: State) -> Array:
-    """(n,) how far each state is from its task, in the spec's unit, >= 0.
+    """(..., n) how far each state is from its task, in the spec's unit, >= 0.
 
     |achieved - spec|; in the plane the distance to the target; for a direction what is missing to 1 m/s that way.
     """
@@ -224,7 +227,7 @@ def error(tasks: Tasks, state: State) -> Array:
     if "direction" in tasks.special:
         np.copyto(miss, np.maximum(1.0 - tasks.spec * value, 0.0), where=tasks.special["direction"])
     if "plane" in tasks.special:
-        across = np.zeros(len(tasks), np.float32)
+        across = np.zeros_like(miss)
         for _, other, mask in tasks._by_quantity:
             if other is not None:
                 np.copyto(across, getattr(state, other), where=mask, casting="same_kind")
@@ -233,7 +236,7 @@ def error(tasks: Tasks, state: State) -> Array:
 
 
 def reward(tasks: Tasks, state: State) -> Array:
-    """(n,) reward of the state after a step: -error / normaliser; squared in the plane; a direction pays its speed.
+    """(..., n) reward of the state after a step: -error / normaliser; squared in the plane; a direction pays its speed.
 
     A cost of control is the world's, not the task's.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from taskinfer.context import Episodes
 from taskinfer.data import EpisodeRing, draw_batch
 from taskinfer.envs.toy import VectorToy, dims
 from taskinfer.priors import purity
+from taskinfer.relabel import other_targets
 from taskinfer.run.progress import write_progress
 from taskinfer.run.rollout import roll, score
 from taskinfer.tasks import Tasks, families_of, make_task_sets, task_dict
@@ -40,7 +42,8 @@ def train(cfg: ToyConfig) -> Path:
     ) as run:
         write_json(run.folder / "task_dict.json", task_dict(known, held_out))
         agent = Agent(cfg, obs_dim, action_dim, families, run.seed("agent"), where)
-        ring = EpisodeRing(cfg.ring, cfg.horizon, obs_dim, action_dim, run.numpy_generator("ring"), where)
+        relabel = functools.partial(other_targets, toy=cfg.toy, share=cfg.relabel) if cfg.arm == "inferred" else None
+        ring = EpisodeRing(cfg.ring, cfg.horizon, obs_dim, action_dim, run.numpy_generator("ring"), where, relabel)
         parts = {"agent": agent, "envs": env, "ring": ring}
         step = run.restore(**parts)
         while run.going(step):
