@@ -81,11 +81,30 @@ def test_symlog_by_hand():
 def test_a_step_that_gets_nowhere_has_a_reward_feature_of_zero():
     """1 + r is compressed, so that rewards near -1 stay apart; without symlog all is as it is."""
     s, r, s2 = torch.tensor([[math.e - 1]]), torch.tensor([-1.0]), torch.tensor([[0.0]])
-    torch.testing.assert_close(context.feature(s, r, s2, SMALL), torch.tensor([[1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(context.transition(s, r, s2, SMALL), torch.tensor([[1.0, 0.0, 0.0]]))
     quarter = replace(SMALL, reward_scale=4.0)
-    torch.testing.assert_close(context.feature(s2, r / 2, s2, quarter)[0, 1].item(), math.log(3))
-    plain = context.feature(s, r, s2, replace(SMALL, symlog=False))
+    torch.testing.assert_close(context.transition(s2, r / 2, s2, quarter)[0, 1].item(), math.log(3))
+    plain = context.transition(s, r, s2, replace(SMALL, symlog=False))
     torch.testing.assert_close(plain, torch.tensor([[math.e - 1, -1.0, 0.0]]))
+
+
+def test_a_feature_tells_what_changed():
+    """Enlarged before it is compressed; the first step of an episode has no reward before it."""
+    s, s2, r, before = (
+        torch.tensor([[1.0, 0.0]]),
+        torch.tensor([[1.5, 5.0]]),
+        torch.tensor([-0.4]),
+        torch.tensor([-0.5]),
+    )
+    made = context.feature(s, r, s2, before, replace(SMALL, change_scale=10.0))
+    torch.testing.assert_close(made[:, :5], context.transition(s, r, s2, SMALL))
+    torch.testing.assert_close(made[0, 5:], torch.tensor([math.log(6), math.log(51), math.log(2)]))
+    plain = context.feature(s, r, s2, before, replace(SMALL, symlog=False))
+    torch.testing.assert_close(plain[0, 5:], torch.tensor([0.5, 5.0, 0.1]))
+    episodes = some_episodes([20])
+    changes = context.all_features(episodes, replace(SMALL, symlog=False))[0, :, -1]
+    assert changes[0] == 0.0
+    torch.testing.assert_close(changes[1:], episodes.reward[0].diff())
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,7 +123,7 @@ def test_windows_are_the_steps_before_oldest_first():
     assert known.tolist() == [[0, 3, 5], [0, 1, 5]]
     every = context.all_features(episodes, SMALL)
     torch.testing.assert_close(features[0, 2], every[0, 15:20])
-    torch.testing.assert_close(features[0, 1], torch.cat((torch.zeros(2, 5), every[0, :3])))
+    torch.testing.assert_close(features[0, 1], torch.cat((torch.zeros(2, 8), every[0, :3])))
     assert not features[0, 0].any()
     assert not every[1, 7:].any()
 
@@ -183,6 +202,17 @@ def test_streaming_is_encoding(kind: str):
         torch.testing.assert_close(streamed, batched, atol=1e-5, rtol=1e-5)
     alone = inference.encode(episodes.rows([0]))
     torch.testing.assert_close(alone.mean, whole.mean[:1], atol=1e-6, rtol=1e-6)
+
+
+def test_a_deep_set_is_a_network_of_weighted_means():
+    """By hand, at one time of one episode: of the window, and of all steps before that time."""
+    encoder = make().model.encoder
+    features = context.all_features(some_episodes([20]), SMALL)
+    embedded = encoder.embed(features[0])
+    weight = encoder.gate(embedded).exp()
+    means = [(weight[a:15] * embedded[a:15]).sum(0) / weight[a:15].sum(0) for a in (15 - SMALL.window, 0)]
+    wanted = encoder.head(torch.cat((*means, torch.ones(1))))
+    torch.testing.assert_close(encoder.episodes(features)[0, 15], wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -372,7 +402,7 @@ def test_it_learns_the_family_and_the_reward(kind: str):
     ring = filled(200)
     inference = make(**{**KINDS[kind], "lr": 5e-3, "batch": 96})
     losses_seen = []
-    for i in range(150):
+    for i in range(200):
         metrics = inference.learn(draw_batch(ring, inference.cfg))
         losses_seen.append(float(metrics["loss_task"]) + float(metrics["loss_reward"]))
         if i == 60 and inference.cfg.prior == "dpmm":

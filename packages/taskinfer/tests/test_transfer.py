@@ -195,7 +195,8 @@ def test_the_gauge_is_silent_at_home_and_not_abroad(toy_run: Path, low_run: Path
     home = gauge.report(known[1::2], density[1::2])
     assert home["outside"] < 0.04
     assert home["latents_outside"] < 0.04
-    assert gauge.names == ("x", "vx", "reward", "next x", "next vx")
+    changes = tuple(f"change of {name}" for name in ("x", "vx", "reward"))
+    assert gauge.names == ("x", "vx", "reward", "next x", "next vx", *changes)
     record = drive(reused(toy_run, low_run), "toy", decisions=8)
     far = replace(record, obs=record.obs + np.array([300.0, 0.0], np.float32))
     strange = log_density(saved.agent.inference, record.belief_mean[:, 1:].reshape(-1, 4) + 50.0)

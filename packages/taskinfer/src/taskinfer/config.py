@@ -37,7 +37,7 @@ class DoctorConfig:
 class InferenceConfig:
     """The inference model: encoder, decoders, prior, and how they learn."""
 
-    encoder: Literal["deepset", "gru", "mlp"] = "deepset"  # deepset: means over steps, whatever their order.
+    encoder: Literal["deepset", "gru", "mlp"] = "deepset"  # deepset: weighted means over steps, in any order.
     context: Literal["window", "recurrent"] = "recurrent"  # The last `window` steps alone, or all of the episode, too.
     window: int = 32  # Transitions that a belief looks back on; a recurrent gru has no such limit.
     latent_dim: int = 4  # Size of z.
@@ -45,6 +45,7 @@ class InferenceConfig:
     decoder_hidden: int = 64  # Hidden units of the decoders and of the head that names the family.
     symlog: bool = True  # Compress states and rewards; without it far goals drown near ones.
     reward_scale: float = 5.0  # Of 1 + r before it is compressed: larger tells small progress apart.
+    change_scale: float = 20.0  # Of what a step changes, before that is compressed.
     layer_norm: bool = True  # Normalise hidden layers.
     predict_delta: bool = False  # Decode the change of the state instead of the next state.
     prior: Literal["gauss", "gmm", "dpmm"] = "dpmm"  # Of z; gmm: one Gaussian a family, mixed by the encoder.
@@ -66,7 +67,7 @@ class InferenceConfig:
     def __post_init__(self) -> None:
         check_range(self, "window", "latent_dim", "hidden", "decoder_hidden", "batch", "times", "targets", high=2**24)
         check_range(self, "max_components", high=2**24)
-        for key in ("concentration", "component_variance", "lr", "reward_scale"):
+        for key in ("concentration", "component_variance", "lr", "reward_scale", "change_scale"):
             if not 0 < getattr(self, key) < 1e6:
                 raise UsageError(f"{key}: must be positive, got {getattr(self, key)}")
         for key in ("kl_weight", "task_weight", "sparsity_weight", "separation_weight", "class_weight"):
@@ -120,6 +121,8 @@ class ToyConfig(RunConfig):
     informed_critics: bool = True  # Critics are told the true task in training; the policy never is (arm inferred).
     policy_batch: int = 256  # Transitions a policy update.
     gamma: float = 0.97  # Discount a step.
+        True  # The policy learns from symlog of the reward, so that far targets do not drown near ones.
+    )
     inference: InferenceConfig = InferenceConfig()  # The inference model.
     policy: SACConfig = field(
         default_factory=lambda: SACConfig(hidden=(128, 128), actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3, alpha=0.2)

@@ -1,6 +1,6 @@
 """What the encoder is shown: transitions (s, r, s'), compressed. Actions are left out, so that any body will do.
 
-`T` is the length of the window, `H` that of the longest episode, `F` = 2 ds + 1 the size of a feature.
+`T` is the length of the window, `H` that of the longest episode, `F` = 3 ds + 2 the size of a feature.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def symexp(x: Tensor) -> Tensor:
     return x.sign() * x.abs().expm1()
 
 
-def feature(s: Tensor, r: Tensor, s2: Tensor, cfg: InferenceConfig) -> Tensor:
-    """[s, r, s'] (..., F) of states (..., ds), rewards (...) and next states (..., ds), compressed if `cfg.symlog`.
+def transition(s: Tensor, r: Tensor, s2: Tensor, cfg: InferenceConfig) -> Tensor:
+    """[s, r, s'] (..., 2 ds + 1) of states (..., ds), rewards (...), next states (..., ds), compressed if `cfg.symlog`.
 
     Whatever the task, standing still at the start pays -1, and what tells a far goal from a farther one is how little
     a step's reward differs from that. So it is 1 + r that is compressed, `cfg.reward_scale` times enlarged.
@@ -50,9 +50,22 @@ def feature(s: Tensor, r: Tensor, s2: Tensor, cfg: InferenceConfig) -> Tensor:
     return symlog(torch.cat((s, cfg.reward_scale * (1.0 + r.unsqueeze(-1)), s2), -1))
 
 
+def feature(s: Tensor, r: Tensor, s2: Tensor, before: Tensor, cfg: InferenceConfig) -> Tensor:
+    """(..., F): the transition and, `cfg.change_scale` times enlarged, what changed in it: [s, r, s', s' - s, r - r-].
+
+    before: r-, the reward (...) of the step before, which paid for s; of an episode's first step its own. One reward
+    tells how far off the target is, two tell to which side, and a mean over steps forgets which of them came first.
+    """
+    change = torch.cat((s2 - s, (r - before).unsqueeze(-1)), -1)
+    change = symlog(cfg.change_scale * change) if cfg.symlog else change
+    return torch.cat((transition(s, r, s2, cfg), change), -1)
+
+
 def all_features(episodes: Episodes, cfg: InferenceConfig) -> Tensor:
     """(B, H, F) of every transition; rows at and after an episode's end are 0."""
-    made = feature(episodes.obs[:, :-1], episodes.reward, episodes.obs[:, 1:], cfg)
+    reward = episodes.reward
+    before = torch.cat((reward[:, :1], reward[:, :-1]), 1)
+    made = feature(episodes.obs[:, :-1], reward, episodes.obs[:, 1:], before, cfg)
     inside = torch.arange(made.shape[1], device=made.device) < episodes.length[:, None]
     return torch.where(inside[..., None], made, 0.0)
 
@@ -65,18 +78,20 @@ def windows(episodes: Episodes, times: Tensor, cfg: InferenceConfig) -> tuple[Te
     size = cfg.window
     index = times[..., None] + torch.arange(-size, 0, device=times.device)  # (B, M, T)
     known, index = index >= 0, index.clamp(min=0)
-    made = feature(*transitions(episodes, index), cfg)
-    return torch.where(known[..., None], made, 0.0), times.clamp(max=size)
+    return torch.where(known[..., None], _steps(all_features(episodes, cfg), index), 0.0), times.clamp(max=size)
 
 
 def transitions(episodes: Episodes, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(s, r, s') of steps index (B, ...) int64 of each episode: (B, ..., ds), (B, ...), (B, ..., ds)."""
-    obs, reward = episodes.obs, episodes.reward
+    reward = episodes.reward.gather(1, index.flatten(1)).view(index.shape)
+    return _steps(episodes.obs, index), reward, _steps(episodes.obs, index + 1)
+
+
+def _steps(values: Tensor, index: Tensor) -> Tensor:
+    """(B, ..., E) of values (B, H, E) at steps index (B, ...)."""
     row = torch.arange(len(index), device=index.device).view(-1, *[1] * (index.ndim - 1))
-    at = (index + row * obs.shape[1]).flatten()  # rows of the flat array: indexing with two tensors is 8 times slower
-    flat = obs.reshape(-1, obs.shape[-1])
-    s, s2 = (flat.index_select(0, i).view(*index.shape, -1) for i in (at, at + 1))
-    return s, reward.gather(1, index.flatten(1)).view(index.shape), s2
+    at = (index + row * values.shape[1]).flatten()  # of the flat array: indexing with two tensors is 8 times slower
+    return values.flatten(0, 1).index_select(0, at).view(*index.shape, -1)
 
 
 def window_means(values: Tensor, size: int) -> Tensor:

@@ -108,7 +108,7 @@ def draw_batch(ring: EpisodeRing, cfg: InferenceConfig) -> Batch:
         features, count = windows.flatten(0, 1), known.flatten()
     drawn = uniform(ring, len(length), cfg.times * cfg.targets)
     index = (drawn * length[:, None]).long().clamp(max=length[:, None] - 1)
-    made = context.feature(*context.transitions(episodes, index), cfg).view(cfg.batch, cfg.targets, -1)
+    made = context.transition(*context.transitions(episodes, index), cfg).view(cfg.batch, cfg.targets, -1)
     wide = index[..., None].expand(-1, -1, episodes.action.shape[-1])
     action = episodes.action.gather(1, wide).view(cfg.batch, cfg.targets, -1)
     size = episodes.obs.shape[-1]

@@ -44,8 +44,8 @@ class Belief(NamedTuple):
 class Stream:
     """The beliefs of `num` agents in the making, each in a slot of its own. Made by `Inference.stream`."""
 
-    def __init__(self, memory: Tensor, belief: Belief) -> None:
-        self.memory, self.belief = memory, belief
+    def __init__(self, memory: Tensor, reward: Tensor, belief: Belief) -> None:
+        self.memory, self.reward, self.belief = memory, reward, belief  # reward: (num,) of the last step
 
 
 class Inference:
@@ -98,7 +98,8 @@ class Inference:
         """Beliefs of `num` agents that have seen nothing: the same for all."""
         count = torch.zeros(num, dtype=torch.int64, device=self.device)
         memory = self.slow.encoder.start(num)
-        return Stream(memory, self._belief(self.slow, self.slow.encoder.read(memory, count), count))
+        belief = self._belief(self.slow, self.slow.encoder.read(memory, count), count)
+        return Stream(memory, torch.zeros(num, device=self.device), belief)
 
     @torch.no_grad()
     def update(self, stream: Stream, s: Any, r: Any, s2: Any, alive: Any = None) -> Belief:
@@ -111,13 +112,15 @@ class Inference:
         s, r, s2 = (torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in (s, r, s2))
         assert s.shape == s2.shape == (len(old.count), self.obs_dim), (s.shape, s2.shape, self.obs_dim)
         assert r.shape == old.count.shape, (r.shape, old.count.shape)
-        memory, raw = model.encoder.step(stream.memory, context.feature(s, r, s2, self.cfg), old.count)
+        before = torch.where(old.count > 0, stream.reward, r)
+        memory, raw = model.encoder.step(stream.memory, context.feature(s, r, s2, before, self.cfg), old.count)
         belief = self._belief(model, raw, old.count + 1)
         if alive is not None:
             keep = torch.as_tensor(alive, device=self.device)
             memory = torch.where(keep.view(-1, *[1] * (memory.ndim - 1)), memory, stream.memory)
+            r = torch.where(keep, r, stream.reward)
             belief = Belief(*(torch.where(keep.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(belief, old)))
-        stream.memory, stream.belief = memory, belief
+        stream.memory, stream.reward, stream.belief = memory, r, belief
         return belief
 
     def family_ids(self, belief: Belief) -> Tensor:

@@ -26,6 +26,7 @@ from taskinfer.context import masked_means, window_means
 from taskinfer.losses import LOG_VAR_MAX, LOG_VAR_MIN, combine_classes
 
 CHUNK = 16_384  # windows encoded at a time
+GATE = 8.0  # logarithm of the largest weight of a transition, and minus that of the smallest
 
 
 class Posterior(NamedTuple):
@@ -52,29 +53,41 @@ def decoder(sizes: list[int], layer_norm: bool) -> nn.Sequential:
 
 
 class DeepSet(nn.Module):
-    """A network of the mean of embedded transitions (Zaheer et al. 2017, arXiv:1703.06114): their order is lost.
+    """A network of the weighted mean of embedded transitions (Zaheer et al. 2017, arXiv:1703.06114): order is lost.
 
-    The number of known transitions, as a share of the window, is one more input.
+    Each transition says how much it has to say, for each of the E numbers of its embedding: sum w e / sum w, as
+    Gaussian evidence adds up by precision (Rakelly et al. 2019, arXiv:1903.08254, eq. 2), so that a step that tells
+    much is not drowned by all those at rest. The number of known transitions, as a share of the window, is one more
+    input.
     """
 
     means = 1
 
     def __init__(self, inputs: int, hidden: int, outputs: int, window: int, layer_norm: bool) -> None:
         super().__init__()
-        self.window, self.width = window, hidden
-        self.embed = layers([inputs, hidden, hidden], layer_norm)
-        self.head = mlp([self.means * hidden + 1, hidden, outputs])
+        self.window, self.width = window, 2 * hidden
+        self.embed, self.gate = layers([inputs, hidden, hidden], layer_norm), nn.Linear(hidden, hidden)
+        self.head = mlp([self.means * hidden + 1, 2 * hidden, outputs])
+
+    def weigh(self, features: Tensor) -> Tensor:
+        """[w e, w] (..., 2 E) of features (..., F): what sums and means are taken of."""
+        embedded = self.embed(features)
+        weight = self.gate(embedded).clamp(-GATE, GATE).exp()
+        return torch.cat((weight * embedded, weight), -1)
 
     def _finish(self, means: Tensor, count: Tensor) -> Tensor:
+        """Outputs (..., O) from means of `weigh` (..., `self.means` 2 E)."""
+        value, weight = means.unflatten(-1, (self.means, 2, -1)).unbind(-2)
         share = count.clamp(max=self.window).to(means.dtype) / self.window
-        output: Tensor = self.head(torch.cat((means, share.unsqueeze(-1)), -1))
+        mean = (value / weight.clamp(min=1e-9)).flatten(-2)  # no weights, no values: 0
+        output: Tensor = self.head(torch.cat((mean, share.unsqueeze(-1)), -1))
         return output
 
     def windows(self, features: Tensor, count: Tensor) -> Tensor:
-        return self._finish(masked_means(self.embed(features), count), count)
+        return self._finish(masked_means(self.weigh(features), count), count)
 
     def episodes(self, features: Tensor) -> Tensor:
-        means = window_means(self.embed(features), self.window)
+        means = window_means(self.weigh(features), self.window)
         count = torch.arange(means.shape[1], device=means.device).expand(means.shape[:2])
         return self._finish(means, count)
 
@@ -83,7 +96,7 @@ class DeepSet(nn.Module):
 
     def step(self, memory: Tensor, feature: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         memory = memory.clone()
-        memory[torch.arange(len(memory), device=memory.device), count % self.window] = self.embed(feature)
+        memory[torch.arange(len(memory), device=memory.device), count % self.window] = self.weigh(feature)
         return memory, self.read(memory, count + 1)
 
     def read(self, memory: Tensor, count: Tensor) -> Tensor:
@@ -106,19 +119,19 @@ class RecurrentSet(DeepSet):
         step = torch.arange(features.shape[1], device=features.device)
         past = step < times[..., None]  # (B, M, H)
         recent = past & (step >= times[..., None] - self.window)
-        embedded = self.embed(features)
-        return self._finish(torch.cat([_shares(mask) @ embedded for mask in (recent, past)], -1), times)
+        weighed = self.weigh(features)
+        return self._finish(torch.cat([_shares(mask) @ weighed for mask in (recent, past)], -1), times)
 
     def episodes(self, features: Tensor) -> Tensor:
-        embedded, horizon = self.embed(features), features.shape[1]
-        means = torch.cat([window_means(embedded, size) for size in (self.window, horizon)], -1)
+        weighed, horizon = self.weigh(features), features.shape[1]
+        means = torch.cat([window_means(weighed, size) for size in (self.window, horizon)], -1)
         return self._finish(means, torch.arange(horizon + 1, device=means.device).expand(means.shape[:2]))
 
     def start(self, num: int) -> Tensor:
         return torch.zeros(num, self.window + 1, self.width, device=next(self.parameters()).device)
 
     def step(self, memory: Tensor, feature: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        memory, new = memory.clone(), self.embed(feature)
+        memory, new = memory.clone(), self.weigh(feature)
         memory[torch.arange(len(memory), device=memory.device), count % self.window] = new
         memory[:, -1] += new  # the sum of the episode: nothing is ever taken from it, so that it does not drift
         return memory, self.read(memory, count + 1)
@@ -235,8 +248,8 @@ class TaskModel(nn.Module):
         super().__init__()
         self.latent, self.classes = cfg.latent_dim, num_families if cfg.prior == "gmm" else 0
         self.predict_delta = cfg.predict_delta
-        inputs = 2 * obs_dim + 1
-        hidden, outputs = max(cfg.hidden, 5 * inputs), 2 * cfg.latent_dim
+        inputs = 3 * obs_dim + 2
+        hidden, outputs = max(cfg.hidden, 5 * (2 * obs_dim + 1)), 2 * cfg.latent_dim
         if self.classes:
             outputs = self.classes * (2 * cfg.latent_dim + 1)
         self.encoder = make_encoder(cfg, inputs, hidden, outputs)

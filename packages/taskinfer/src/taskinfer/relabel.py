@@ -25,7 +25,7 @@ _SIGNS = np.array([SIGN[family] or 1 for family in Family], np.float32)
 def draw_specs(family: Array, rng: np.random.Generator) -> Array:
     """(n,) targets of families (n,): half of them even over the toy's range, half even over its logarithm.
 
-    A tenth of the even ones only are near, and near targets ask for the greatest precision.
+    Few of the even ones are near, and near targets ask for the greatest precision.
     """
     low, high = _SIZES[family].T
     share = rng.random(len(family), np.float32)

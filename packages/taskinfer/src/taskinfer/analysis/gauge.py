@@ -21,7 +21,7 @@ RIDGE = 1e-3  # added to the correlations' diagonal: on the toy x' - x and v' sa
 
 @dataclass(frozen=True)
 class Gauge:
-    """The training distribution of the encoder's features [s, r, s'], as the encoder sees them."""
+    """The training distribution of the encoder's features, as the encoder sees them."""
 
     names: tuple[str, ...]
     mean: Array  # (F,)
@@ -39,7 +39,8 @@ class Gauge:
         inverse = np.linalg.inv(scaled.T @ scaled / len(scaled) + RIDGE * np.eye(len(mean)))
         ends = np.quantile(features, [0.5 - QUANTILE / 2, 0.5 + QUANTILE / 2], axis=0)
         seen = OBSERVED[toy]
-        names = (*seen, "reward", *(f"next {name}" for name in seen))
+        states = *seen, "reward", *(f"next {name}" for name in seen)
+        names = *states, *(f"change of {name}" for name in (*seen, "reward"))
         limit = float(np.quantile(_mahalanobis(scaled, inverse), QUANTILE))
         return cls(names, mean, std, inverse, limit, ends, float(np.quantile(densities, 1 - QUANTILE)))
 
