@@ -93,6 +93,12 @@ def test_the_policys_inputs_are_those_it_acted_on():
     flat = inputs.flatten(0, 1)
     at = (given[0]["obs"][:, None] == flat).all(-1).int().argmax(1)  # which row of which episode
     assert torch.equal(flat[at + 1], given[0]["next_obs"])
+    lived = torch.as_tensor(rollout.reward)[at // 21, at % 21]
+    torch.testing.assert_close(given[0]["reward"], -(1 - lived).log())  # symlog of what is never above 0
+    plain = agent("inferred", symlog_reward=False)
+    plain.sac.update = given.append  # type: ignore[method-assign, assignment]
+    plain.learn_policy(plain.experience(Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()})))
+    assert torch.equal(given[-1]["reward"], lived)  # the same rows: the same seed draws them
     assert (at % 21 < 20).all()
     assert rollout.family[:, 0].tolist() == [0, 0]
     assert set(rollout.family[:, 1:].flatten().tolist()) <= {0, 1, 2, 3}

@@ -96,10 +96,11 @@ class Agent:
         share = torch.from_numpy(self.rows.random(batch)).to(self.device)
         t = (share * length[episode]).long()
         self.updates += 1
+        paid = symlog(reward[episode, t]) if self.cfg.symlog_reward else reward[episode, t]
         return self.sac.update(
             {
                 "obs": inputs[episode, t], "next_obs": inputs[episode, t + 1], "action": action[episode, t],
-                "reward": reward[episode, t], "discount": torch.full((batch,), self.cfg.gamma, device=self.device),
+                "reward": paid, "discount": torch.full((batch,), self.cfg.gamma, device=self.device),
             }
         )  # fmt: skip
 

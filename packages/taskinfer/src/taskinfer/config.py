@@ -121,6 +121,7 @@ class ToyConfig(RunConfig):
     informed_critics: bool = True  # Critics are told the true task in training; the policy never is (arm inferred).
     policy_batch: int = 256  # Transitions a policy update.
     gamma: float = 0.97  # Discount a step.
+    symlog_reward: bool = (
         True  # The policy learns from symlog of the reward, so that far targets do not drown near ones.
     )
     inference: InferenceConfig = InferenceConfig()  # The inference model.
