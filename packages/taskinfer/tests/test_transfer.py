@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,15 @@ def test_the_sub_goal_steers_and_the_true_task_pays(toy_run: Path, low_run: Path
     for pay, times in (("mean", 1), ("sum", 3)):
         paid = drive(parts, "oracle", stride=3, pay=pay)
         np.testing.assert_allclose(paid.reward, -times * paid.error / np.abs(spec), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dt", "stride"), [(0.05, 2), (0.008, 12), (0.1, 1), (0.4, 1)])
+def test_a_decision_lasts_as_long_as_a_step_of_the_toy(dt: float, stride: int, toy_run: Path, low_run: Path, tmp_path):
+    low = Path(shutil.copytree(low_run, tmp_path / "low"))
+    about = json.loads((low / "env.json").read_text())
+    assert about["dt"] == 0.1
+    (low / "env.json").write_text(json.dumps({**about, "dt": dt}))
+    assert reused(toy_run, low, stride="auto").stack.stride == stride
 
 
 def test_a_goal_stays_where_it_was_set_while_the_body_moves(toy_run: Path, low_run: Path):

@@ -18,13 +18,15 @@ HighLevelName = Literal["toy", "zeroed", "random", "oracle"]
 HIGH_LEVELS: tuple[HighLevelName, ...] = get_args(HighLevelName)
 
 
-def fixed_stride(text: str) -> int:
-    """Body steps a decision, from `fixed:5`. UsageError for anything else."""
+def fixed_stride(text: str) -> int | None:
+    """Body steps a decision, from `fixed:5`; None from `auto`. UsageError for anything else."""
+    if text == "auto":
+        return None
     kind, _, number = text.partition(":")
     if kind == "learned":
         raise UsageError("stride: a learned stride is not there yet: use --stride fixed:5")
     if kind != "fixed" or not number.isdecimal() or not 1 <= int(number) <= 1_000:
-        raise UsageError(f"stride: expected fixed:K with K in 1 .. 1000, got {text!r}")
+        raise UsageError(f"stride: expected fixed:K with K in 1 .. 1000, or auto, got {text!r}")
     return int(number)
 
 
@@ -52,7 +54,7 @@ class TransferConfig(RunConfig):
     tasks: str = "goal:2,-2,5,-5;velocity:1,-1,2,-2"  # What is rewarded: m from x = 0, m/s.
     repeats: int = 5  # Bodies for each task.
     decisions: int = 100  # Of an episode.
-    stride: str = "fixed:5"  # Body steps a decision.
+    stride: str = "auto"  # Body steps a decision: fixed:K, or auto, as many as last as long as a step of the toy.
     reach: float = 1.5  # m that the toy's full action asks a body to go; on the toy itself it is 0.5.
     sample: bool = True  # The toy's policy acts with its noise: a body that stands still shows nothing of its task.
     reward: Literal["last", "mean", "sum"] = "last"  # What a decision is paid of its body steps.

@@ -49,6 +49,7 @@ class SavedLow:
     low: LowLevel
     checkpoint: Path
     step: int
+    dt: float  # s a step of the body
 
 
 def open_toy(folder: Path, which: str = "auto", where: str = "cpu") -> SavedToy:
@@ -76,7 +77,8 @@ def open_low(folder: Path, which: str = "auto", where: str = "cpu") -> SavedLow:
         sizes = int(agent["obs_dim"]), int(agent["action_dim"])
         low = LowLevel(cfg.sac, *sizes, cfg.groups, device=device.resolve(where))
         low.load_state_dict(agent)
-    return SavedLow(folder, cfg, low, path, int(state["step"]))
+        dt = float(read_json(folder / "env.json")["dt"])
+    return SavedLow(folder, cfg, low, path, int(state["step"]), dt)
 
 
 def stage_of(folder: Path) -> str:

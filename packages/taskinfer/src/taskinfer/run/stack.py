@@ -12,6 +12,7 @@ from rlcore.errors import UsageError
 from rlcore.seeding import derive
 from taskinfer.config_transfer import TransferConfig, fixed_stride
 from taskinfer.envs.bodies import GROUP_NAMES
+from taskinfer.envs.toy import Dynamics
 from taskinfer.highlevel import HighLevel, Limits, Oracle, RandomGoals, ToyPolicy
 from taskinfer.run.saved import SavedLow, SavedToy, open_low, open_toy
 from taskinfer.tasks import Family, Tasks, kind, parse_tasks
@@ -67,7 +68,9 @@ def put_together(cfg: TransferConfig, where: str) -> Reused:
             f"knows {', '.join(low.cfg.groups)}): train one with --groups {' '.join(sorted(needed(families)))}"
         )
     known_tasks(parse_tasks(cfg.tasks), toy.folder, families)
-    stack = Stack(toy.agent.inference, toy.cfg.toy, low.low, low.cfg.body, fixed_stride(cfg.stride), cfg.reward)
+    # Decisions that last longer than the toy's steps show the encoder changes that it has not met at such speeds.
+    stride = fixed_stride(cfg.stride) or max(1, round(Dynamics().dt / low.dt))
+    stack = Stack(toy.agent.inference, toy.cfg.toy, low.low, low.cfg.body, stride, cfg.reward)
     return Reused(cfg, toy, low, stack)
 
 

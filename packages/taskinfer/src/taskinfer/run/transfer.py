@@ -152,7 +152,8 @@ def write_results(folder: Path, reused: Reused, results: Results) -> dict[str, A
             rows.append({"high_level": name, "task": str(task), **place, **scores})
         levels[name]["tasks"] = by_task(rows, name)
     report = {
-        **results.source, "toy": reused.stack.toy, "body": reused.stack.body, "seed": cfg.seed, "stride": cfg.stride,
+        **results.source, "toy": reused.stack.toy, "body": reused.stack.body, "seed": cfg.seed,
+        "stride": f"fixed:{reused.stack.stride}",
         "decisions": cfg.decisions, "repeats": cfg.repeats, "reach": cfg.reach, "reward": cfg.reward,
         "high_levels": levels, "margins": margins(levels),
     }  # fmt: skip
