@@ -290,6 +290,14 @@ def test_what_is_private_never_reaches_the_actor() -> None:
     close(torch.as_tensor(acted), agent.policy(batch, torch.zeros(1, ROWS, ACT)).action.detach(), 1e-6)
     with pytest.raises(AssertionError):
         agent.act(batch.numpy())
+    widths = []
+
+    def cost(obs: Tensor, sample: Sample) -> Tensor:
+        widths.append(obs.shape[-1])
+        return sample.log_prob
+
+    make(private=2, cost=cost).update(make_batch(0, ROWS), make_noise(0))
+    assert widths == [OBS - 2, OBS - 2]
 
 
 def test_state_goes_through_a_checkpoint_and_on_bit_for_bit(tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ class SAC:
         seeds: decide weights, exploration and the noise of updates.
         num_tasks: temperatures of an agent; with more than one, batches hold "task_id".
         cost: the regulariser; `target_cost` is what it is tuned to, minus the target entropy if left out.
-        pull: what else the actor goes down, imitation say; it is given the batch's `fields`, (N, B, ...) each.
+        pull: what else the actor goes down, imitation say; it is given the whole observations, what is private too, and
+            the batch's `fields`, (N, B, ...) each.
         private: numbers at the end of an update's observations that the critics see and the actor does not: what is
             known in training alone (asymmetric, Pinto et al. 2017, arXiv:1710.06542). `act` is given none of them.
     """
@@ -108,7 +109,8 @@ class SAC:
         self.agents, self.device, self.cost, self.pull = len(seeds), torch.device(device), cost, pull
         entropy = -float(action_dim) if cfg.target_entropy is None else cfg.target_entropy
         self.target_cost, self.fields = -entropy if target_cost is None else target_cost, fields
-        self.seen, weights = obs_dim - private, [torch_generator(seed, "weights") for seed in seeds]
+        self.seen = obs_dim - private
+        weights = [torch_generator(seed, "weights") for seed in seeds]
         make = functools.partial(Stacked, init=cfg.init, low=cfg.precision == "bf16", device=self.device)
         self.actor = make([self.seen, *cfg.hidden, 2 * action_dim], weights)
         each_critic = [generator for generator in weights for _ in range(cfg.critics)]
@@ -127,7 +129,7 @@ class SAC:
         self._views = [(w.numpy(), b.numpy()) for w, b in of_layers] if self.device.type == "cpu" else []
 
     def act(self, obs: Array, deterministic: bool = False) -> Array:
-        """Actions in [-1, 1] for observations (N, B, D), or (B, D) or (D,) where there is one agent."""
+        """Actions in [-1, 1] for what the actor sees (N, B, D), or (B, D) or (D,) where there is one agent."""
         assert obs.shape[-1] == self.seen, (obs.shape, self.seen)
         assert self.agents == 1 or (obs.ndim == 3 and len(obs) == self.agents), (obs.shape, self.agents)
         mean, log_std = np.split(self._output(obs.reshape(self.agents, -1, self.seen)), 2, -1)
@@ -196,7 +198,7 @@ class SAC:
         with torch.no_grad():
             later = self.policy(next_obs, noise[1])
             next_q = self.q(self.target, next_obs, later.action)
-            target = soft_td_target(reward, discount, next_q, self.cost(next_obs, later), alpha)
+            target = soft_td_target(reward, discount, next_q, self.cost(next_obs[..., : self.seen], later), alpha)
         q = self.q(self.critic, obs, action)
         loss = critic_loss(q, target)
         self.critic_adam.step(loss)
@@ -207,7 +209,7 @@ class SAC:
             return metrics
 
         now = self.policy(obs, noise[0])
-        cost = self.cost(obs, now)
+        cost = self.cost(obs[..., : self.seen], now)
         q = self.q(self.critic, obs, now.action, frozen=True)
         loss = actor_loss(q, cost, alpha) + (self.pull(self, obs, now, q, extra) if self.pull else 0.0)
         metrics |= {"actor_loss": loss.detach(), "cost": cost.detach().mean(-1), "alpha": alpha.mean(-1)}
