@@ -23,7 +23,6 @@ def test_errors_of_both_inference_models_are_judged_alike(monkeypatch: pytest.Mo
     import torch
     from benchmarks.micro import published_inference as published
 
-    from taskinfer import context
     from taskinfer.config import InferenceConfig
 
     ring, held_out = published.make_data(0)
@@ -36,7 +35,7 @@ def test_errors_of_both_inference_models_are_judged_alike(monkeypatch: pytest.Mo
         assert published.error(side, held_out) != before
         shapes = [part.shape for part in side.decode(held_out, torch.tensor([20, 40]))]
         assert shapes == [(400, 200, 2), (400, 200, 1)]
-    true = context.all_features(held_out, published.FEATURES).repeat_interleave(4, 0)
+    true = published.transitions(held_out).repeat_interleave(4, 0)
     for off in (0.0, 0.5):
         monkeypatch.setattr(ours, "decode", lambda *_, off=off: (true[..., 3:], true[..., 2:3] + off))
         assert published.error(ours, held_out) == pytest.approx(off**2)

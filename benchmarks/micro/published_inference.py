@@ -84,10 +84,9 @@ class Published(nn.Module):
         """4,096 windows, 199 transitions of each one's episode."""
         episodes = ring.sample(WINDOWS)
         times = torch.from_numpy(ring.rng.integers(HORIZON + 1, size=(WINDOWS, 1)))
-        windows, _ = context.windows(episodes, times, FEATURES)
-        mean, log_var = self.encode(windows.flatten(0, 1))
+        mean, log_var = self.encode(windows(episodes, times))
         z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
-        every = context.all_features(episodes, FEATURES)[:, :DECODED]
+        every = transitions(episodes)[:, :DECODED]
         s, r, s2 = every[..., :OBS], every[..., OBS : OBS + 1], every[..., OBS + 1 :]
         x = torch.cat((s, episodes.action[:, :DECODED], z[:, None].expand(-1, DECODED, -1)), -1)
         logits = self.family(torch.cat((s[:, 0], z), -1))
@@ -101,8 +100,7 @@ class Published(nn.Module):
     @torch.no_grad()
     def decode(self, episodes: Episodes, times: Tensor) -> tuple[Tensor, Tensor]:
         """As `Ours.decode`."""
-        windows, _ = context.windows(episodes, times.expand(len(episodes.length), -1), FEATURES)
-        z, _ = self.encode(windows.flatten(0, 1))
+        z, _ = self.encode(windows(episodes, times.expand(len(episodes.length), -1)))
         states, actions = inputs(episodes, len(times))
         x = torch.cat((states, actions, z[:, None].expand(-1, states.shape[1], -1)), -1)
         return self.state(x), self.reward(x)
@@ -114,6 +112,16 @@ def layers(*sizes: int) -> nn.Sequential:
     for before, after in itertools.pairwise(sizes):
         parts += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*parts[:-1])
+
+
+def transitions(episodes: Episodes) -> Tensor:
+    """(E, H, 2 ds + 1) of [s, r, s'], compressed: what the published encoder is shown, and what both decode."""
+    return context.transition(episodes.obs[:, :-1], episodes.reward, episodes.obs[:, 1:], FEATURES)
+
+
+def windows(episodes: Episodes, times: Tensor) -> Tensor:
+    """(E M, T, 2 ds + 1) of them before times (E, M)."""
+    return context.windows(episodes, times, FEATURES)[0].flatten(0, 1)[..., : 2 * OBS + 1]
 
 
 def classes(family: Tensor) -> Tensor:
@@ -133,6 +141,6 @@ def error(side: Ours | Published, episodes: Episodes, times: tuple[int, ...] = (
     Each is decoded from the mean of its belief at `times`.
     """
     state, reward = side.decode(episodes, torch.tensor(times))
-    true = context.all_features(episodes, FEATURES).repeat_interleave(len(times), 0)
+    true = transitions(episodes).repeat_interleave(len(times), 0)
     wrong = F.mse_loss(state, true[..., OBS + 1 :]) + F.mse_loss(reward, true[..., OBS : OBS + 1])
     return round(float(wrong), 6)

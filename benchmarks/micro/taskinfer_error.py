@@ -1,8 +1,8 @@
 """Does taskinfer's small batch lose anything? Reconstruction error on held-out tasks, of three learners, two ways.
 
 published: the published networks, batch and step size (published_inference.py). large batch: our networks and step
-size with the published batch of 4,096 windows and 199 transitions. taskinfer: ours as the preset has it. Compared after
-equal numbers of updates, where the first two see two hundred times the rows, and after equal CPU seconds: those that
+size with the published batch of 4,096 contexts and 199 transitions. taskinfer: ours as the preset has it. After equal
+numbers of updates, where the first two see two hundred times the rows, and after equal CPU seconds: those that
 all updates of the published one took; and by the CPU seconds that each takes to the error that the other two end at.
 The error is that of next states plus that of rewards, mean squares, compressed. Writes a record; takes minutes.
 """
@@ -53,7 +53,7 @@ def measure(seed: int, marks: Sequence[int]) -> dict[str, Any]:
 
     Evaluations are not counted.
     """
-    large = InferenceConfig(prior="gauss", context="window", batch=WINDOWS, times=1, targets=DECODED)
+    large = InferenceConfig(prior="gauss", batch=WINDOWS, targets=DECODED)
     sides = {"published": Published(seed), "large batch": Ours(seed, large), "taskinfer": Ours(seed)}
     found: dict[str, Any] = {}
     for name, side in sides.items():
