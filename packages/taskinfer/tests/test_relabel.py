@@ -19,9 +19,9 @@ TOYS = {"toy1d": "goal,velocity,direction_forward,velocity_plain", "toy1d-multi"
         "toy2d": "goal,velocity"}  # fmt: skip
 
 
-def lived(toy: str, num: int = 24) -> Rollout:
+def lived(toy: str, num: int = 24, noise_std: float = 0.0) -> Rollout:
     tasks, _ = make_task_sets(families_of(TOYS[toy], toy), num, 0, 0)
-    env = VectorToy(toy, tasks, 0, horizon=30)
+    env = VectorToy(toy, tasks, 0, horizon=30, noise_std=noise_std)
     rng = np.random.default_rng(1)
     return roll(env, None, aimless=lambda: rng.uniform(-1, 1, (num, env.action_dim)).astype(np.float32))
 
@@ -36,15 +36,15 @@ def test_the_rewards_are_what_the_toy_pays(toy: str, monkeypatch: pytest.MonkeyP
     rollout = lived(toy)
     monkeypatch.setattr(relabel, "draw_specs", lambda family, rng: rollout.tasks.spec)
     episodes = as_episodes(rollout)
-    same = other_targets(episodes._replace(reward=torch.zeros_like(episodes.reward)), np.random.default_rng(0),
-                         toy=toy, share=1.0)  # fmt: skip
+    blank = episodes._replace(reward=torch.zeros_like(episodes.reward))
+    same = other_targets(blank, None, np.random.default_rng(0), toy=toy, share=1.0)
     assert torch.equal(same.reward, episodes.reward)
 
 
 @pytest.mark.parametrize("toy", TOYS)
 def test_an_episode_with_another_target_is_one_of_that_task(toy: str):
     episodes = as_episodes(rollout := lived(toy))
-    other = other_targets(episodes, np.random.default_rng(0), toy=toy, share=1.0)
+    other = other_targets(episodes, None, np.random.default_rng(0), toy=toy, share=1.0)
     env = VectorToy(toy, Tasks.of(family=other.family.numpy(), spec=other.spec.numpy()), 0, horizon=30)
     env.reset()
     paid = np.stack([env.step(rollout.action[:, t])[1] for t in range(30)], 1)
@@ -57,7 +57,7 @@ def test_an_episode_with_another_target_is_one_of_that_task(toy: str):
 def test_about_that_share_of_them_changes():
     episodes = as_episodes(lived("toy2d", 400))
     for share, low, high in ((0.0, 0, 0), (0.5, 160, 240), (1.0, 390, 400)):
-        other = other_targets(episodes, np.random.default_rng(0), toy="toy2d", share=share)
+        other = other_targets(episodes, None, np.random.default_rng(0), toy="toy2d", share=share)
         changed = int((other.spec != episodes.spec).sum())
         assert low <= changed <= high
         assert torch.equal((other.reward != episodes.reward).any(1), other.spec != episodes.spec)
@@ -86,12 +86,29 @@ def test_rewards_of_many_moments_are_those_of_each():
         np.testing.assert_array_equal(rule(rollout.tasks, many), np.stack([rule(rollout.tasks, s) for s in states]))
 
 
+@pytest.mark.parametrize("toy", TOYS)
+def test_noise_on_what_is_observed_is_none_on_rewards(toy: str, monkeypatch: pytest.MonkeyPatch):
+    """Through a ring: other targets are paid by where points were, not by where they seemed to be."""
+    noisy, drawn = lived(toy, noise_std=0.3), list[int]()
+
+    def again(episodes: Episodes, place: torch.Tensor | None, rng: np.random.Generator) -> Episodes:
+        drawn.extend(episodes.task_id.tolist())
+        return other_targets(episodes, place, rng, toy=toy, share=1.0)
+
+    monkeypatch.setattr(relabel, "draw_specs", lambda family, rng: noisy.tasks.spec[drawn])
+    sizes = noisy.obs.shape[-1], noisy.action.shape[-1]
+    ring = EpisodeRing(24, 30, *sizes, np.random.default_rng(3), relabel=again, noisy=True)
+    ring.add(**noisy.fields(), place=noisy.place)
+    np.testing.assert_array_equal(ring.sample(50).reward.numpy(), noisy.reward[drawn])
+    assert not np.allclose(noisy.place, noisy.obs[:, 1:], atol=0.1)
+
+
 def test_a_ring_draws_other_targets_and_keeps_what_it_has():
     fields = lived("toy1d").fields()
 
     def ring() -> EpisodeRing:
-        made = EpisodeRing(24, 30, 2, 1, np.random.default_rng(3), relabel=lambda e, rng: other_targets(
-            e, rng, toy="toy1d", share=1.0))  # fmt: skip
+        made = EpisodeRing(24, 30, 2, 1, np.random.default_rng(3), relabel=lambda e, place, rng: other_targets(
+            e, place, rng, toy="toy1d", share=1.0))  # fmt: skip
         made.add(**fields)
         return made
 

@@ -22,6 +22,10 @@ from taskinfer.context import Episodes
 Array = np.ndarray[Any, Any]
 
 
+# (episodes, where they were after each step (B, H, ds) if that is not what was observed, draws) -> episodes
+Relabel = Callable[[Episodes, Tensor | None, np.random.Generator], Episodes]
+
+
 class EpisodeRing:
     """The newest `capacity` episodes of at most `horizon` steps.
 
@@ -31,28 +35,33 @@ class EpisodeRing:
         obs_dim (ds), action_dim (da).
         rng: draws episodes and times; saved with them.
         relabel: what is done to drawn episodes, with that rng; see taskinfer.relabel.
+        noisy: observations hold noise, and what they would be without it is kept beside them.
     """
 
     def __init__(
         self, capacity: int, horizon: int, obs_dim: int, action_dim: int, rng: np.random.Generator,
-        device: str | torch.device = "cpu", relabel: Callable[[Episodes, np.random.Generator], Episodes] | None = None,
+        device: str | torch.device = "cpu", relabel: Relabel | None = None, noisy: bool = False,
     ) -> None:  # fmt: skip
         self.horizon, self.rng, self.device, self.relabel = horizon, rng, torch.device(device), relabel
         fields = {
             "obs": Field((horizon + 1, obs_dim)), "action": Field((horizon, action_dim)), "reward": Field((horizon,)),
             "length": Field((), "int64"), "family": Field((), "int64"), "spec": Field(), "task_id": Field((), "int64"),
         }  # fmt: skip
+        if noisy:
+            fields["place"] = Field((horizon, obs_dim))
         self.rows = ReplayBuffer(fields, capacity, device=device, rng=rng)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def add(
-        self, obs: Array, action: Array, reward: Array, length: Array, family: Array, spec: Array, task_id: Array
-    ) -> None:
+        self, obs: Array, action: Array, reward: Array, length: Array, family: Array, spec: Array, task_id: Array,
+        place: Array | None = None,
+    ) -> None:  # fmt: skip
         """Store n episodes: the arrays of `Episodes`, n first. What lies after an episode's end is stored as 0.
 
-        The action is what the actor gave, before anything was made of it.
+        The action is what the actor gave, before anything was made of it. place: (n, H, ds) what would have been
+        observed after each step without noise; needed where there is some.
         """
         if not ((length >= 1) & (length <= self.horizon)).all():
             raise UsageError(f"episodes: lengths must be in 1 .. {self.horizon}, got {length.min()} .. {length.max()}")
@@ -63,13 +72,17 @@ class EpisodeRing:
             "reward": np.where(inside, reward, 0.0), "length": length, "family": family, "spec": spec,
             "task_id": task_id,
         }  # fmt: skip
+        if place is not None:
+            whole["place"] = np.where(inside[..., None], place, 0.0)
         for i in range(len(length)):
             self.rows.add(**{name: values[i : i + 1] for name, values in whole.items()})
 
     def sample(self, num: int) -> Episodes:
         """`num` episodes, uniform with replacement. Valid until the next draw of as many."""
-        drawn = Episodes(**self.rows.sample(num))
-        return self.relabel(drawn, self.rng) if self.relabel else drawn
+        drawn = dict(self.rows.sample(num))
+        place = drawn.pop("place", None)
+        episodes = Episodes(**drawn)
+        return self.relabel(episodes, place, self.rng) if self.relabel else episodes
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Append what is new to files in `folder`; returns the cursor for `load`."""

@@ -7,18 +7,22 @@ instead of places that were reached.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from taskinfer import tasks as task_rules
+from taskinfer.config import ToyConfig
 from taskinfer.context import Episodes
+from taskinfer.data import Relabel
 from taskinfer.envs.toy import state_of
 from taskinfer.tasks import SIGN, TOY_RANGES, Family, Tasks
 
 Array = np.ndarray[Any, Any]
-_SIZES = np.array([sorted(map(abs, TOY_RANGES.get(family, (1.0, 1.0)))) for family in Family], np.float32)
+_SIZES = np.array([sorted(map(abs, TOY_RANGES[family])) for family in Family], np.float32)
 _SIGNS = np.array([SIGN[family] or 1 for family in Family], np.float32)
 
 
@@ -34,17 +38,28 @@ def draw_specs(family: Array, rng: np.random.Generator) -> Array:
     return np.asarray(_SIGNS[family] * size, np.float32)
 
 
-def other_targets(episodes: Episodes, rng: np.random.Generator, *, toy: str, share: float) -> Episodes:
+def other_targets(
+    episodes: Episodes, place: Tensor | None, rng: np.random.Generator, *, toy: str, share: float
+) -> Episodes:  # fmt: skip
     """The episodes, about `share` of them with another target of their family and the rewards that it would have paid.
 
-    Rewards are those of what was observed: where the toy's observations are noisy, so are they.
+    place: (B, H, ds) observations after each step as they would be without noise, which rewards do not feel; None
+    where there is no noise.
     """
     chosen = rng.random(len(episodes.length)) < share
     family = episodes.family.cpu().numpy()[chosen]
-    where = episodes.obs[torch.as_tensor(chosen)].cpu().numpy()[:, 1:]
+    place = episodes.obs[:, 1:] if place is None else place
+    where = place[torch.as_tensor(chosen, device=place.device)].cpu().numpy()
     tasks = Tasks.of(family=family, spec=draw_specs(family, rng))
     paid = task_rules.reward(tasks, state_of(toy, where.swapaxes(0, 1))).T
     spec, reward = episodes.spec.clone(), episodes.reward.clone()
     spec[chosen] = torch.as_tensor(tasks.spec, device=spec.device)
     reward[chosen] = torch.as_tensor(paid, device=reward.device)
     return episodes._replace(spec=spec, reward=reward)
+
+
+def relabelling(cfg: ToyConfig) -> Relabel | None:
+    """What a run's `EpisodeRing` does to the episodes that are drawn; None where its arm needs no other targets."""
+    if cfg.arm != "inferred" or not cfg.relabel:
+        return None
+    return functools.partial(other_targets, toy=cfg.toy, share=cfg.relabel)

@@ -11,7 +11,7 @@ import torch
 
 from taskinfer import tasks as task_rules
 from taskinfer.agent import Agent
-from taskinfer.envs.toy import VectorToy
+from taskinfer.envs.toy import VectorToy, obs_of
 from taskinfer.inference import Belief, Stream
 from taskinfer.tasks import Family, Tasks
 
@@ -29,6 +29,7 @@ class Rollout:
     reward: Array  # (n, H)
     error: Array  # (n, H) of the task, where the point truly is, in the task's unit
     family: Array  # (n, H + 1) ids of the families believed in; zeros where nothing was believed
+    place: Array | None = None  # (n, H, ds) observations after each step without their noise; None without noise
 
     def fields(self) -> dict[str, Array]:
         """As `EpisodeRing.add` takes them; task ids are the tasks' places."""
@@ -51,6 +52,7 @@ def roll(
     obs = np.zeros((n, h + 1, env.obs_dim), np.float32)
     action, reward = np.zeros((n, h, env.action_dim), np.float32), np.zeros((n, h), np.float32)
     family, error = np.zeros((n, h + 1), np.int64), np.zeros((n, h), np.float32)
+    place = np.zeros_like(obs[:, 1:]) if env.noise_std else None
     obs[:, 0] = env.reset()
     believing = agent is not None and agent.cfg.arm == "inferred"
     stream = agent.inference.stream(n) if agent is not None else None
@@ -67,11 +69,13 @@ def roll(
             action[:, t] = agent.act(obs[:, t], code, deterministic)
         obs[:, t + 1], reward[:, t], _, _ = env.step(action[:, t])
         error[:, t] = task_rules.error(env.tasks, env.simple_state())
+        if place is not None:
+            place[:, t] = obs_of(env.kind, env.simple_state())
         if believing and aimless is None:
             assert agent is not None
             assert stream is not None
             family[:, t + 1] = _believe(agent, stream, obs[:, t], reward[:, t], obs[:, t + 1])
-    return Rollout(env.tasks, obs, action, reward, error, family)
+    return Rollout(env.tasks, obs, action, reward, error, family, place)
 
 
 def _believe(agent: Agent, stream: Stream, s: Array, r: Array, s2: Array) -> Array:

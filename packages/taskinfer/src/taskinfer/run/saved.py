@@ -20,6 +20,7 @@ from taskinfer.context import Episodes
 from taskinfer.data import EpisodeRing
 from taskinfer.envs.toy import dims
 from taskinfer.low import LowLevel
+from taskinfer.relabel import relabelling
 from taskinfer.tasks import Family, Task, Tasks, families_of
 
 ORDER = {"auto": ("best.pt", "final.pt", "last.pt")} | {name: (f"{name}.pt",) for name in ("best", "final", "last")}
@@ -114,13 +115,14 @@ def _belongs(path: Path, what: str) -> Iterator[None]:
 
 
 def training_episodes(saved: SavedToy, num: int = 500) -> Episodes | None:
-    """`num` random episodes of those that the toy run kept; None where its replay files are gone.
+    """`num` random episodes as the toy run drew them, some with other targets; None where its replay files are gone.
 
     An older checkpoint's may have been deleted: then those of the last one.
     """
     cfg, size = saved.cfg, dims(saved.cfg.toy)
     for path in (saved.checkpoint, saved.folder / "checkpoints" / "last.pt"):
-        ring = EpisodeRing(cfg.ring, cfg.horizon, *size, numpy_generator(0, "gauge"), saved.agent.device)
+        rng, where = numpy_generator(0, "gauge"), saved.agent.device
+        ring = EpisodeRing(cfg.ring, cfg.horizon, *size, rng, where, relabelling(cfg), noisy=cfg.noise_std > 0)
         try:
             ring.load(saved.folder / "replay", checkpoint.load(path)["parts"]["ring"])
         except (DataError, KeyError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from taskinfer.context import Episodes
 from taskinfer.data import EpisodeRing, draw_batch
 from taskinfer.envs.toy import VectorToy, dims
 from taskinfer.priors import purity
-from taskinfer.relabel import other_targets
+from taskinfer.relabel import relabelling
 from taskinfer.run.progress import write_progress
 from taskinfer.run.rollout import roll, score
 from taskinfer.tasks import Tasks, families_of, make_task_sets, task_dict
@@ -42,8 +41,10 @@ def train(cfg: ToyConfig) -> Path:
     ) as run:
         write_json(run.folder / "task_dict.json", task_dict(known, held_out))
         agent = Agent(cfg, obs_dim, action_dim, families, run.seed("agent"), where)
-        relabel = functools.partial(other_targets, toy=cfg.toy, share=cfg.relabel) if cfg.arm == "inferred" else None
-        ring = EpisodeRing(cfg.ring, cfg.horizon, obs_dim, action_dim, run.numpy_generator("ring"), where, relabel)
+        rng = run.numpy_generator("ring")
+        ring = EpisodeRing(
+            cfg.ring, cfg.horizon, obs_dim, action_dim, rng, where, relabelling(cfg), noisy=cfg.noise_std > 0
+        )
         parts = {"agent": agent, "envs": env, "ring": ring}
         step = run.restore(**parts)
         while run.going(step):
@@ -81,7 +82,7 @@ def collect(run: Run, epoch: int, cfg: ToyConfig, agent: Agent, env: VectorToy, 
         else:
             greedy = run.numpy_generator("greedy", epoch).random(env.num_envs) < cfg.greedy_share
             rollout = roll(env, agent, deterministic=greedy)
-        ring.add(**rollout.fields())
+        ring.add(**rollout.fields(), place=rollout.place)
         run.meters.add({"train_return": torch.tensor(float(rollout.reward.sum(1).mean()))})
 
 
