@@ -204,6 +204,22 @@ def test_streaming_is_encoding(kind: str):
     torch.testing.assert_close(alone.mean, whole.mean[:1], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["deepset", "deepset window"])
+def test_streaming_stays_encoding_for_long_and_with_any_weights(kind: str):
+    """1,000 steps, half of them at rest, and weights from e^-8 to e^8."""
+    inference = make(**KINDS[kind])
+    with torch.no_grad():
+        inference.slow.encoder.gate.weight *= 300.0
+    episodes = some_episodes([1000], horizon=1000)
+    episodes.obs[:, 500:], episodes.reward[:, 500:] = 3.0, -0.2
+    weights = inference.slow.encoder.weigh(context.all_features(episodes, inference.cfg)).chunk(2, -1)[1]
+    assert weights.max() / weights.min() == pytest.approx(math.exp(16), rel=1e-4)
+    whole, stream = inference.encode(episodes).mean[0], inference.stream(1)
+    for t in range(1000):
+        belief = inference.update(stream, episodes.obs[:, t], episodes.reward[:, t], episodes.obs[:, t + 1])
+        torch.testing.assert_close(belief.mean[0], whole[t + 1], atol=1e-5, rtol=1e-5)
+
+
 def test_a_deep_set_is_a_network_of_weighted_means():
     """By hand, at one time of one episode: of the window, and of all steps before that time."""
     encoder = make().model.encoder

@@ -22,6 +22,7 @@ from taskinfer.context import Episodes
 from taskinfer.data import EpisodeRing
 from taskinfer.envs.toy import VectorToy
 from taskinfer.play import play
+from taskinfer.relabel import other_targets
 from taskinfer.run.rollout import Rollout, roll, score
 from taskinfer.run.toy import annealed
 from taskinfer.run.toy import learn as learn_epoch
@@ -119,6 +120,31 @@ def test_critics_know_the_true_task_and_the_policy_does_not():
     noise = torch.zeros(1, 2 * 21, 1)
     actions = [a.sac.policy(x.flatten(0, 1)[None], noise).action for x in (inputs, lied)]
     assert torch.equal(*actions)
+
+
+def test_other_targets_reach_beliefs_critics_and_rewards():
+    a = agent("inferred")
+    rollout = roll(VectorToy("toy1d", two(), 0, horizon=20), a)
+    lived = Episodes(**{k: torch.as_tensor(v) for k, v in rollout.fields().items()})
+    other = other_targets(lived, None, np.random.default_rng(0), toy="toy1d", share=1.0)
+    inputs, _, reward, _ = a.experience(other)
+    told = agent("oracle").code(None, lived.family, other.spec)
+    assert torch.equal(inputs[..., 10:], told[:, None].expand(-1, 21, -1))
+    assert torch.equal(inputs[..., 2:10], a.inference.encode(other).params())
+    assert not torch.equal(inputs[:, 1:, 2:10], a.experience(lived)[0][:, 1:, 2:10])
+    assert torch.equal(reward, other.reward)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--toy toy1d-multi --tasks goal,velocity,stand,jump,velocity_plain --num-train 8 --num-eval 8",
+     "--toy toy2d --num-train 8 --noise-std 0.1 --inference.prior gmm", "--no-informed-critics --no-symlog-reward --relabel 0",
+     "--inference.no-symlog --inference.context window --inference.encoder mlp",
+     "--inference.encoder gru --inference.window 50 --inference.prior gauss"],
+)  # fmt: skip
+def test_options_train(options: str, tmp_path: Path):
+    assert train(tmp_path, "--name", "a", "--total-steps", "600", *options.split()) == 0
+    assert main(["toy", "eval", "--name", "a", "--dir", str(tmp_path), "--repeats", "1"]) == 0
 
 
 @pytest.mark.parametrize("arm", ["inferred", "oracle"])

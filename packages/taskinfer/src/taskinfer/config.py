@@ -39,13 +39,13 @@ class InferenceConfig:
 
     encoder: Literal["deepset", "gru", "mlp"] = "deepset"  # deepset: weighted means over steps, in any order.
     context: Literal["window", "recurrent"] = "recurrent"  # The last `window` steps alone, or all of the episode, too.
-    window: int = 32  # Transitions that a belief looks back on; a recurrent gru has no such limit.
+    window: int = 32  # Transitions of the window; a recurrent context looks further back (a gru has no window then).
     latent_dim: int = 4  # Size of z.
     hidden: int = 64  # Hidden units of the encoder; at least 5 (2 ds + 1) are used.
     decoder_hidden: int = 64  # Hidden units of the decoders and of the head that names the family.
     symlog: bool = True  # Compress states and rewards; without it far goals drown near ones.
-    reward_scale: float = 5.0  # Of 1 + r before it is compressed: larger tells small progress apart.
-    change_scale: float = 20.0  # Of what a step changes, before that is compressed.
+    reward_scale: float = 5.0  # symlog: of 1 + r before it is compressed; larger tells small progress apart.
+    change_scale: float = 20.0  # symlog: of what a step changes, before that is compressed.
     layer_norm: bool = True  # Normalise hidden layers.
     predict_delta: bool = False  # Decode the change of the state instead of the next state.
     prior: Literal["gauss", "gmm", "dpmm"] = "dpmm"  # Of z; gmm: one Gaussian a family, mixed by the encoder.
@@ -60,7 +60,7 @@ class InferenceConfig:
     class_weight: float = 0.1  # gmm: of the cross-entropy of the mixing weights.
     lr: float = 2e-3  # Adam's step size.
     batch: int = 128  # Beliefs an update.
-    times: int = 4  # Of them from one episode: a recurrent context reads all of it for each.
+    times: int = 4  # Of them from one episode; it must divide `batch`. A recurrent context reads all of it once.
     targets: int = 32  # Transitions decoded from each belief.
     ema: float = 0.998  # Each update the slow encoder, which acts, keeps this share; 0: it is the learning one.
 

@@ -133,7 +133,7 @@ class RecurrentSet(DeepSet):
     def step(self, memory: Tensor, feature: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         memory, new = memory.clone(), self.weigh(feature)
         memory[torch.arange(len(memory), device=memory.device), count % self.window] = new
-        memory[:, -1] += new  # the sum of the episode: nothing is ever taken from it, so that it does not drift
+        memory[:, -1] += new  # the episode's sum: of numbers that are never negative, so that rounding stays small
         return memory, self.read(memory, count + 1)
 
     def read(self, memory: Tensor, count: Tensor) -> Tensor:
