@@ -141,8 +141,8 @@ PRISMATIC = Program(
 )
 TOY = Program(
     "taskinfer",
-    about="taskinfer infers the task from rewards; its arms told and untold know the truth and nothing; its critics, which "
-    "play no part after training, are told it, and half of its episodes are paid anew for other targets",
+    about="taskinfer infers the task from rewards; its arms told and untold know the truth and nothing; its critics, "
+    "which play no part after training, are told it, and half of its episodes are paid anew for other targets",
     train="--toy {env} --seed {seed} --total-steps {steps} --eval-every {every}",
     score="--repeats {episodes} --seed-base {base}",
     stage="toy",

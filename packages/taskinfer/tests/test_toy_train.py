@@ -138,7 +138,8 @@ def test_other_targets_reach_beliefs_critics_and_rewards():
 @pytest.mark.parametrize(
     "options",
     ["--toy toy1d-multi --tasks goal,velocity,stand,jump,velocity_plain --num-train 8 --num-eval 8",
-     "--toy toy2d --num-train 8 --noise-std 0.1 --inference.prior gmm", "--no-informed-critics --no-symlog-reward --relabel 0",
+     "--toy toy2d --num-train 8 --noise-std 0.1 --inference.prior gmm",
+     "--no-informed-critics --no-symlog-reward --relabel 0",
      "--inference.no-symlog --inference.context window --inference.encoder mlp",
      "--inference.encoder gru --inference.window 50 --inference.prior gauss"],
 )  # fmt: skip
