@@ -23,7 +23,7 @@ from taskinfer.priors import Prior, purity
 from taskinfer.tasks import Family
 
 FOUR = list(Family)[:4]
-SMALL = InferenceConfig(window=6, hidden=16, batch=32, targets=5, latent_dim=3)
+SMALL = InferenceConfig(context="recurrent", window=6, hidden=16, batch=32, targets=5, latent_dim=3)
 KINDS = {
     "deepset": {},
     "deepset window": {"context": "window", "times": 1},

@@ -140,8 +140,8 @@ def test_other_targets_reach_beliefs_critics_and_rewards():
     ["--toy toy1d-multi --tasks goal,velocity,stand,jump,velocity_plain --num-train 8 --num-eval 8",
      "--toy toy2d --num-train 8 --noise-std 0.1 --inference.prior gmm",
      "--no-informed-critics --no-symlog-reward --relabel 0",
-     "--inference.no-symlog --inference.context window --inference.encoder mlp",
-     "--inference.encoder gru --inference.window 50 --inference.prior gauss"],
+     "--inference.no-symlog --inference.encoder mlp --inference.window 50", "--inference.context recurrent",
+     "--inference.encoder gru --inference.context recurrent --inference.prior gauss"],
 )  # fmt: skip
 def test_options_train(options: str, tmp_path: Path):
     assert train(tmp_path, "--name", "a", "--total-steps", "600", *options.split()) == 0
@@ -245,7 +245,7 @@ def test_evaluating_more_often_changes_nothing(tmp_path: Path):
     [(("--toy", "toy1"), "did you mean toy1d"), (("--tasks", "gaol"), "did you mean goal"),
      (("--tasks", "jump"), "toy1d has no vz"), (("--num-train", "2"), "cannot cover 4 families"),
      (("--inference.encoder", "gruu"), "invalid choice"),
-     (("--inference.encoder", "mlp"), "add --inference.context window"),
+     (("--inference.encoder", "mlp", "--inference.context", "recurrent"), "add --inference.context window"),
      (("--relabel", "2"), "relabel"), (("--gamma", "1.5"), "gamma")],
 )  # fmt: skip
 def test_mistakes_are_one_line(options: tuple[str, ...], said: str, tmp_path: Path, capsys):

@@ -38,7 +38,7 @@ class InferenceConfig:
     """The inference model: encoder, decoders, prior, and how they learn."""
 
     encoder: Literal["deepset", "gru", "mlp"] = "deepset"  # deepset: weighted means over steps, in any order.
-    context: Literal["window", "recurrent"] = "recurrent"  # The last `window` steps alone, or all of the episode, too.
+    context: Literal["window", "recurrent"] = "window"  # The last `window` steps alone, or all of the episode, too.
     window: int = 32  # Transitions of the window; a recurrent context looks further back (a gru has no window then).
     latent_dim: int = 4  # Size of z.
     hidden: int = 64  # Hidden units of the encoder; at least 5 (2 ds + 1) are used.
