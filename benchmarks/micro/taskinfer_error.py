@@ -109,9 +109,12 @@ def show(seeds: Sequence[dict[str, Any]], marks: Sequence[int]) -> None:
     print(f"taskinfer in the CPU seconds of the published ones: {said}")
     for name in ("published", "large batch"):
         same = [seed["taskinfer"][f"equal_error, {name}"] for seed in seeds]
-        ratio = np.mean([seed[name]["cpu_s"][-1] / e["cpu_s"] for seed, e in zip(seeds, same)])
         updates = np.mean([e["updates"] for e in same])
-        print(f"taskinfer to the error of {name}: {updates:.0f} updates, {ratio:.0f} times fewer CPU seconds")
+        if all(e["updates"] for e in same):
+            ratio = np.mean([seed[name]["cpu_s"][-1] / e["cpu_s"] for seed, e in zip(seeds, same)])
+            print(f"taskinfer to the error of {name}: {updates:.0f} updates, {ratio:.0f} times fewer CPU seconds")
+        else:
+            print(f"taskinfer to the error of {name}: {updates:.0f} updates; it is as good before its first one")
 
 
 if __name__ == "__main__":
