@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import os
 import pickle
@@ -225,6 +226,22 @@ def test_without_a_renderer_it_is_said_what_to_install(monkeypatch: pytest.Monke
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(EnvironmentProblem, match="libosmesa6"):
         envs.make(["reach-v3"], seed=0, render=True)
+
+
+@needs_metaworld
+def test_a_renderer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
+    """What `import mujoco` does with MUJOCO_GL=osmesa where the library is missing."""
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    real = builtins.__import__
+
+    def imports(name: str, *rest: Any) -> Any:
+        if name == "metaworld":
+            raise AttributeError("'NoneType' object has no attribute 'glGetError'")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", imports)
+    with pytest.raises(EnvironmentProblem, match=r"reach-v3: .*MUJOCO_GL=osmesa: apt-get install libosmesa6"):
+        envs.make(["reach-v3"], seed=0)
 
 
 @needs_metaworld

@@ -22,6 +22,10 @@ def needed(task: str) -> None:
         import metaworld  # noqa: F401
     except ImportError as error:
         raise EnvironmentProblem(f"{task} needs pip install 'collective[metaworld]' ({error})") from error
+    except AttributeError as error:  # PyOpenGL's, where the library that MUJOCO_GL names is missing
+        backend = os.environ.get("MUJOCO_GL")
+        how = "apt-get install libosmesa6, or unset MUJOCO_GL: training draws nothing"
+        raise EnvironmentProblem(f"{task}: MuJoCo finds no library for MUJOCO_GL={backend}: {how} ({error})") from error
     if (found := version_of("metaworld")) != CHECKED:
         text = f"metaworld {found} is installed: our envs were checked to equal {CHECKED}"
         warnings.warn(text, QuintetWarning, stacklevel=3)
