@@ -74,10 +74,17 @@ def listed(names: Iterable[str]) -> str:
 
 
 def summary(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headers and rows of the headline table: a method a row, a task a column."""
-    headers = ("return, seeds that solved it", *(f"{task['title']} ({task['bar']:g})" for task in report["tasks"]))
+    """Headers and rows of the headline table: a method a row, a task a column.
+
+    Where methods have tasks of their own, so that most cells would be empty, each of the others is a row.
+    """
+    names = [f"{task['title']} ({task['bar']:g})" for task in report["tasks"]]
     tables = [{row["title"]: row for row in task["rows"] if row["done"]} for task in report["tasks"]]
     titles = dict.fromkeys(how.title for how in METHODS.values() if any(how.title in table for table in tables))
+    if 2 * sum(map(len, tables)) < len(titles) * len(tables):
+        rows = [(title, name, brief(row)) for name, table in zip(names, tables) for title, row in table.items()]
+        return ("method", "task (return that solves it)", "return, seeds that solved it"), rows
+    headers = ("return, seeds that solved it", *names)
     return headers, [(title, *(brief(table.get(title)) for table in tables)) for title in titles]
 
 

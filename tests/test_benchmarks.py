@@ -395,6 +395,18 @@ def test_the_table_by_hand(made: report.Report):
     assert report.summary(made)[1] == [("mpn", "480, 2 of 3"), ("gru", "260, 1 of 3")]
 
 
+def test_methods_with_tasks_of_their_own_have_a_row_for_each():
+    """Three tasks of one method each would be a table of which two thirds are empty."""
+    row = {"done": 1, "iqm": 2.0, "solved": 1, "runs": 3}
+    tasks = [{"title": f"T{i}", "bar": 5, "rows": [{"title": title, **row}]} for i, title in enumerate(("mpn", "gru"))]
+    third = {"title": "T2", "bar": 5, "rows": [{"title": "rnn", **row}, {"title": "lstm", **row, "done": 0}]}
+    headers, rows = report.summary({"tasks": [*tasks, third]})
+    assert headers == ("method", "task (return that solves it)", "return, seeds that solved it")
+    assert rows == [(title, f"T{i} (5)", "2.00, 1 of 3") for i, title in enumerate(("mpn", "gru", "rnn"))]
+    headers, rows = report.summary({"tasks": tasks})
+    assert rows == [("mpn", "2.00, 1 of 3", "–"), ("gru", "–", "2.00, 1 of 3")]
+
+
 def test_the_headline_says_whose_scores_they_are(made: report.Report):
     assert "each; scores on 2 fresh episodes a run: greedy returns of the best checkpoint." in report.headline(made)
     assert report.scored(["spirl", "gasp", "gasp"]) == "returns of drawn skills by the last agent"
