@@ -242,6 +242,9 @@ def test_a_renderer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(builtins, "__import__", imports)
     with pytest.raises(EnvironmentProblem, match=r"reach-v3: .*MUJOCO_GL=osmesa: apt-get install libosmesa6"):
         envs.make(["reach-v3"], seed=0)
+    monkeypatch.delenv("MUJOCO_GL")
+    with pytest.raises(AttributeError, match="glGetError"):  # whatever that is, it is not the renderer
+        envs.make(["reach-v3"], seed=0)
 
 
 @needs_metaworld

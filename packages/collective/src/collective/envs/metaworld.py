@@ -23,7 +23,8 @@ def needed(task: str) -> None:
     except ImportError as error:
         raise EnvironmentProblem(f"{task} needs pip install 'collective[metaworld]' ({error})") from error
     except AttributeError as error:  # PyOpenGL's, where the library that MUJOCO_GL names is missing
-        backend = os.environ.get("MUJOCO_GL")
+        if not (backend := os.environ.get("MUJOCO_GL")):
+            raise
         how = "apt-get install libosmesa6, or unset MUJOCO_GL: training draws nothing"
         raise EnvironmentProblem(f"{task}: MuJoCo finds no library for MUJOCO_GL={backend}: {how} ({error})") from error
     if (found := version_of("metaworld")) != CHECKED:
