@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from rlcore import device, files, nets, provenance, seeding
 from rlcore.errors import DataError, EnvironmentProblem, QuintetWarning, UsageError
@@ -93,19 +92,6 @@ def test_compile_if_leaves_alone_or_says_why_not(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.warns(QuintetWarning, match=r"C\+\+ compiler"):
         assert device.compile_if(True, double) is double
-
-
-def test_an_ensemble_is_its_members_in_one_product():
-    torch.manual_seed(0)
-    ensemble, x = nets.Ensemble(3, [4, 8, 2], nn.Tanh), torch.randn(5, 4)
-    out = ensemble(x)
-    assert out.shape == (3, 5, 2)
-    first, last = ensemble.layers[0], ensemble.layers[2]
-    for e in range(3):
-        h = torch.tanh(x @ first.weight[e] + first.bias[e])
-        torch.testing.assert_close(out[e], h @ last.weight[e] + last.bias[e])
-    each = torch.stack([x, 2 * x, -x])
-    torch.testing.assert_close(ensemble(each)[0], out[0])
 
 
 def test_mlp_has_no_activation_at_its_end():

@@ -17,37 +17,6 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Seque
     return nn.Sequential(*layers[:-1])
 
 
-class EnsembleLinear(nn.Module):
-    """E linear layers as one batched matmul: (E, B, I) -> (E, B, O), initialised like E separate `nn.Linear`."""
-
-    def __init__(self, ensemble: int, fan_in: int, fan_out: int) -> None:
-        super().__init__()
-        bound = fan_in**-0.5
-        self.weight = nn.Parameter(torch.empty(ensemble, fan_in, fan_out).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(ensemble, 1, fan_out).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
-
-
-class Ensemble(nn.Module):
-    """E multi-layer perceptrons on the same input: (B, I) or (E, B, I) -> (E, B, O)."""
-
-    def __init__(self, ensemble: int, sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> None:
-        super().__init__()
-        self.ensemble = ensemble
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in itertools.pairwise(sizes):
-            layers += [EnsembleLinear(ensemble, fan_in, fan_out), activation()]
-        self.layers = nn.Sequential(*layers[:-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim == 2:
-            x = x.expand(self.ensemble, *x.shape)
-        output: Tensor = self.layers(x)
-        return output
-
-
 @torch.no_grad()
 def polyak_(target: Iterable[Tensor], source: Iterable[Tensor], tau: float) -> None:
     """target <- (1 - tau) target + tau source, in one fused call. tau = 1 copies exactly."""
