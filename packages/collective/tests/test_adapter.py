@@ -240,7 +240,7 @@ def test_a_renderer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPat
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", imports)
-    with pytest.raises(EnvironmentProblem, match=r"reach-v3: .*MUJOCO_GL=osmesa: apt-get install libosmesa6"):
+    with pytest.raises(EnvironmentProblem, match=r"reach-v3 .*MUJOCO_GL=osmesa: apt-get install libosmesa6"):
         envs.make(["reach-v3"], seed=0)
     monkeypatch.delenv("MUJOCO_GL")
     with pytest.raises(AttributeError, match="glGetError"):  # whatever that is, it is not the renderer

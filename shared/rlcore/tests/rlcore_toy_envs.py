@@ -89,3 +89,8 @@ class WithDict(Endless):
 class WithoutPackage(gymnasium.Env):
     def __init__(self):
         importlib.import_module("a_simulator_that_is_not_there")
+
+
+class WithoutRenderer(gymnasium.Env):
+    def __init__(self):
+        raise AttributeError("'NoneType' object has no attribute 'eglQueryString'")  # PyOpenGL without its library

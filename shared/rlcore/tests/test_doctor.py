@@ -162,3 +162,12 @@ def test_the_renderer_that_works_is_found_in_a_child(site, light):
     site("mujoco", DRAWS_UNLESS.format(broken=["egl", "osmesa"]))
     dark = find(check("mpn", {}), "mujoco 3.3.0: no rendering")
     assert (dark.level, "libosmesa6" in dark.advice) == ("warn", True)
+
+
+def test_a_renderer_that_is_asked_for_and_missing_is_not_a_broken_mujoco(site, light, monkeypatch):
+    site("mujoco", "None.glGetError")  # as PyOpenGL ends where MUJOCO_GL names a library that is not there
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    found = find(check("mpn", {}), "mujoco: AttributeError")
+    assert (found.level, found.advice.startswith("no library for MUJOCO_GL=osmesa: apt-get")) == ("fail", True)
+    monkeypatch.delenv("MUJOCO_GL")
+    assert find(check("mpn", {}), "mujoco: AttributeError").advice == "install mujoco again"

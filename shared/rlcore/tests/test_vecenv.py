@@ -226,6 +226,9 @@ def test_ids_that_do_not_open(monkeypatch):
         make_vec(TOY + "WithoutPackage", 1, seed=0)
     with pytest.raises(EnvironmentProblem, match="no_such_module"):
         make_vec("no_such_module:make", 1, seed=0)
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(EnvironmentProblem, match=r"eglQueryString'; no library for MUJOCO_GL=egl: .* or unset it"):
+        make_vec(TOY + "WithoutRenderer", 1, seed=0)
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(EnvironmentProblem, match=r"pip install 'rlcore\[fast-envs\]'"):
         make_vec("CartPole-v1", 1, seed=0, backend="envpool")

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from rlcore.errors import EnvironmentProblem
+from rlcore.errors import EnvironmentProblem, renderer_fix
 
 NEEDED = dict(numpy="1.26", torch="2.11", gymnasium="0.29.1", tyro="1.0", rich="13", yaml="6", matplotlib="3.8")  # noqa: C408
 RECREATE = "parts of another mujoco were left behind: recreate the environment (delete .venv, then `make`)"
@@ -113,7 +113,8 @@ def _mujoco() -> Check:
         return Check("fail", " beside ".join(f"{name} {version}" for name, version in versions.items()), RECREATE)
     works, (first, *_) = probe("mujoco")
     if not works:
-        return Check("fail", f"mujoco: {first}", RECREATE if "libmujoco" in first else "install mujoco again")
+        again = RECREATE if "libmujoco" in first else "install mujoco again"
+        return Check("fail", f"mujoco: {first}", renderer_fix(first) or again)
     for backend in ("egl", "osmesa"):
         if probe("mujoco", RENDER, MUJOCO_GL=backend)[0]:
             return Check("ok", f"mujoco {first}: rendering by {backend}")

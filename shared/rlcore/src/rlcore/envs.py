@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rlcore.errors import EnvironmentProblem, UsageError
+from rlcore.errors import EnvironmentProblem, UsageError, why
 from rlcore.seeding import episode_seed
 
 MAX_REPLAY = 10_000  # actions; longer episodes are not replayed on resume
@@ -40,7 +40,7 @@ def make_env(env_id: str, max_episode_steps: int | None = None, **kwargs: Any) -
     except gymnasium.error.UnregisteredEnv as error:
         raise UsageError(f"no environment {env_id!r}: {nearest(name or env_id, gymnasium.registry)}") from error
     except Exception as error:  # a missing package, too
-        raise EnvironmentProblem(f"{env_id} cannot be built: {type(error).__name__}: {error}") from error
+        raise EnvironmentProblem(f"{env_id} cannot be built: {why(error)}") from error
 
 
 def nearest(name: str, known: Any) -> str:
@@ -89,5 +89,5 @@ class Episodes(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def failure(seed: int, env: int, episode: int, error: Exception | str) -> EnvironmentProblem:
     """The error that names the episode in which something broke, so that it can be run again."""
-    what = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
+    what = why(error) if isinstance(error, Exception) else error
     return EnvironmentProblem(f"env {env}, episode {episode} (reset seed {episode_seed(seed, env, episode)}): {what}")

@@ -5,6 +5,8 @@ Messages are one line: what was wrong, where (file, key, step), what to do. `rlc
 
 from __future__ import annotations
 
+import os
+
 
 class QuintetError(Exception):
     """Base of every error a user can mend."""
@@ -50,3 +52,17 @@ class Interrupted(QuintetError):
 
 class QuintetWarning(UserWarning):
     """Something a user should know that does not stop the run."""
+
+
+def renderer_fix(what: str) -> str:
+    """What to do about `what`, a failed import, where PyOpenGL has no library for MUJOCO_GL; empty for other errors."""
+    asked = os.environ.get("MUJOCO_GL")
+    lacks = asked in ("egl", "osmesa") and what.startswith("AttributeError: 'NoneType' object")
+    fix = "apt-get install libosmesa6 for osmesa, a GPU's driver for egl, or unset it: training draws nothing"
+    return f"no library for MUJOCO_GL={asked}: {fix}" if lacks else ""
+
+
+def why(error: Exception) -> str:
+    """The error in one line, with what to do where that is known."""
+    what = f"{type(error).__name__}: {error}"
+    return "; ".join(filter(None, (what, renderer_fix(what))))

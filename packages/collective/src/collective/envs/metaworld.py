@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcore.errors import EnvironmentProblem, QuintetWarning
+from rlcore.errors import EnvironmentProblem, QuintetWarning, renderer_fix, why
 from rlcore.provenance import version_of
 
 Array = np.ndarray[Any, Any]
@@ -23,10 +23,9 @@ def needed(task: str) -> None:
     except ImportError as error:
         raise EnvironmentProblem(f"{task} needs pip install 'collective[metaworld]' ({error})") from error
     except AttributeError as error:  # PyOpenGL's, where the library that MUJOCO_GL names is missing
-        if not (backend := os.environ.get("MUJOCO_GL")):
+        if not renderer_fix(what := why(error)):
             raise
-        how = "apt-get install libosmesa6, or unset MUJOCO_GL: training draws nothing"
-        raise EnvironmentProblem(f"{task}: MuJoCo finds no library for MUJOCO_GL={backend}: {how} ({error})") from error
+        raise EnvironmentProblem(f"{task} cannot be built: {what}") from error
     if (found := version_of("metaworld")) != CHECKED:
         text = f"metaworld {found} is installed: our envs were checked to equal {CHECKED}"
         warnings.warn(text, QuintetWarning, stacklevel=3)

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from rlcore.errors import EnvironmentProblem
+from rlcore.errors import EnvironmentProblem, renderer_fix, why
 
 Array = np.ndarray[Any, Any]
 ACTION_REPEAT = 2  # simulator steps an agent step, as in TD-MPC2
@@ -86,8 +86,9 @@ def load_suite() -> Any:
     except ImportError as error:
         fix = "pip install 'prismatic[dmc]' (dm-control 1.0.28 with mujoco 3.3.0)"
         raise EnvironmentProblem(f"DeepMind Control tasks need {fix}: {error}") from error
-    except (AttributeError, RuntimeError) as error:  # dm-control on a mujoco that it was not made for
-        raise EnvironmentProblem(f"dm-control does not load ({error}); it needs mujoco 3.3.0") from error
+    except (AttributeError, RuntimeError) as error:  # of PyOpenGL, or of dm-control on another mujoco
+        needs = "" if renderer_fix(what := why(error)) else "; it needs mujoco 3.3.0"
+        raise EnvironmentProblem(f"dm-control does not load: {what}{needs}") from error
     return suite
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from rlcore.config import nearest
-from rlcore.errors import EnvironmentProblem, UsageError
+from rlcore.errors import EnvironmentProblem, UsageError, why
 from rlcore.seeding import episode_seed
 from taskinfer.tasks import GROUPS, State
 
@@ -218,7 +218,7 @@ def make_body(name: str, render: bool = False) -> Body:
         hint = "" if name in BODIES else nearest(name, BODIES)
         raise type(error)(f"{error}{hint}") from error
     except Exception as error:  # whatever a factory may raise
-        raise EnvironmentProblem(f"body {name} cannot be built: {type(error).__name__}: {error}") from error
+        raise EnvironmentProblem(f"body {name} cannot be built: {why(error)}") from error
 
 
 def missing(body: object) -> list[str]:
