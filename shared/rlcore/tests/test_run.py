@@ -256,6 +256,38 @@ def test_status_signal_prints_and_goes_on(cfg: WalkConfig, capfd: pytest.Capture
     assert "memory freed" in text
 
 
+def test_a_method_hears_that_memory_is_wanted(cfg: WalkConfig):
+    with Run.open(cfg, program="walk", total=9) as run:
+        assert not run.asked_to_free
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert run.asked_to_free
+
+
+@pytest.mark.parametrize("scored", [False, True], ids=["last", "best"])
+def test_a_stop_keeps_what_was_learnt_since_the_step_was_saved(cfg: WalkConfig, scored: bool):
+    """Steps stand still while updates catch up: stopped among them again and again, a run must get on. What was scored
+    as the best stays as it was; what came after it is done again."""
+
+    def learn_and_be_stopped() -> None:
+        with Run.open(cfg, program="walk", total=9) as run:
+            state = Walk(cfg)
+            if run.restore(walk=state) == 0:
+                run.save_if_best(4, 1.0, walk=state) if scored else run.save(4, walk=state)
+            state.move()
+            os.kill(os.getpid(), signal.SIGTERM)
+            run.finish(4, walk=state)
+
+    for _ in range(3):
+        with pytest.raises(Preempted):
+            learn_and_be_stopped()
+    with Run.open(cfg, program="walk", total=9) as run:
+        found, wanted = Walk(cfg), Walk(cfg)
+        assert run.restore(walk=found) == 4
+    for _ in range(0 if scored else 3):
+        wanted.move()
+    np.testing.assert_array_equal(found.at, wanted.at)
+
+
 def test_names_are_fresh(tmp_path: Path):
     cfg = WalkConfig(dir=tmp_path, quiet=True)
     for _ in range(3):

@@ -54,6 +54,7 @@ class Run:
         self.mirrors = Mirrors(folder, to_dict(cfg), tensorboard=cfg.tensorboard, wandb=cfg.wandb)
         self.best: dict[str, Any] = {"score": None, "step": None}
         self._stop: signal.Signals | None = None
+        self.asked_to_free = False  # by SIGUSR1, for what a method may forget; it sets this back
         self._before = {"wall_s": 0.0, "cpu_s": 0.0}  # clocks of earlier sessions
         self._wall_start, self._cpu_start = time.monotonic(), time.process_time()
         self._last_row = (self._wall_start, 0, 0)  # clock, step and updates at the last train row
@@ -105,7 +106,7 @@ class Run:
                 files.write_json(folder / "env.json", environment)
                 run = cls(folder, cfg, total, stride, links)
             stack.enter_context(run._reported())
-            stack.enter_context(_handlers(run._ask_to_stop, run._print_status))
+            stack.enter_context(_handlers(run._ask_to_stop, run._free_memory, run._print_status))
             yield run
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
@@ -114,6 +115,13 @@ class Run:
             os._exit(130)
         self._stop = signal.Signals(number)
         os.write(2, f"\n{self._stop.name}: saving, then stopping\n".encode())
+
+    def _free_memory(self, number: int, frame: FrameType | None) -> None:
+        self.asked_to_free = True
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        os.write(2, f"memory freed: {rss_mib():.0f} MiB in use\n".encode())
 
     def _print_status(self, number: int, frame: FrameType | None) -> None:
         self._write_status()
@@ -156,6 +164,11 @@ class Run:
         """Whether to take another turn: not after the last step, nor once a signal has asked for a stop."""
         self._status["step"] = step
         return self._stop is None and step < self.total
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal has asked for a stop: what takes long and can be done again should give up."""
+        return self._stop is not None
 
     def due(self, what: str, step: int) -> bool:
         """Whether `{what}_every` env steps have passed since this was last true: once a period, and stateless."""
@@ -201,10 +214,13 @@ class Run:
         return {"wall_s": self._before["wall_s"] + wall, "cpu_s": self._before["cpu_s"] + cpu}
 
     # --- saving and resuming ----------------------------------------------------------------------------------------
-    def save(self, step: int, **parts: Any) -> None:
-        """Save everything that shapes the future as the checkpoint of `step`; one already there is kept."""
+    def save(self, step: int, *, anew: bool = False, **parts: Any) -> None:
+        """Save all that shapes the future as the checkpoint of `step`; one already there is kept, unless `anew`."""
         with self._saving("checkpoint"):
-            if not self.checkpoints.path(step).exists():
+            there = self.checkpoints.path(step).exists()
+            if anew and there:
+                self._cursors = self._cursors[:-1]  # the one that is about to be replaced
+            if anew or not there:
                 self.checkpoints.save(step, self._state(step, parts))
             self.checkpoints.link(step, *self.links["last"])
             self.checkpoints.rotate()
@@ -286,10 +302,14 @@ class Run:
         self._last_row = (time.monotonic(), int(state["step"]), int(state["parts"].get("agent", {}).get("updates", 0)))
         seeding.set_global_state(state["rng"])
 
-    def finish(self, step: int, **parts: Any) -> Path:
-        """Save; then return the directory if the run is complete, raise Preempted or Interrupted if a signal came."""
-        self.save(step, **parts)
-        if self._stop is not None and step < self.total:
+    def finish(self, step: int, *, whole: bool = True, **parts: Any) -> Path:
+        """Save; then return the directory if the run is complete, raise Preempted or Interrupted if a signal came.
+
+        whole: False where something of the last step, its evaluation say, was given up.
+        """
+        # Learning may have gone on since this step was saved; the best one stays what was scored.
+        self.save(step, anew=self.stopping and step != self.best["step"], **parts)
+        if self.stopping and not (whole and step >= self.total):
             again = f"saved at step {step:,} in {self.folder}; the same command with --name {self.folder.name} goes on"
             raise (Interrupted if self._stop == signal.SIGINT else Preempted)(again)
         with self._saving("checkpoint"):
@@ -310,9 +330,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def _handlers(stop: Callable[..., Any], status: Callable[..., Any]) -> Iterator[None]:
+def _handlers(stop: Callable[..., Any], free: Callable[..., Any], status: Callable[..., Any]) -> Iterator[None]:
     """SIGTERM, Ctrl-C: stop at the next step. SIGUSR1: free memory. SIGUSR2: print the status."""
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: _free_memory, signal.SIGUSR2: status}
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: free, signal.SIGUSR2: status}
     if threading.current_thread() is not threading.main_thread():
         handlers = {}  # Python lets the main thread alone handle signals
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -321,13 +341,6 @@ def _handlers(stop: Callable[..., Any], status: Callable[..., Any]) -> Iterator[
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _free_memory(number: int, frame: FrameType | None) -> None:
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    os.write(2, f"memory freed: {rss_mib():.0f} MiB in use\n".encode())
 
 
 def _set_aside(folder: Path) -> None:
