@@ -78,6 +78,12 @@ def test_plots(root: Path, capsys: pytest.CaptureFixture[str]):
         (["train", "--n-expert", "3"], "n-experts"),
         (["eval", "--name", "nothing"], "there is no run"),
         (["train", "--moe-tau-min", "3"], "moe_tau_min"),
+        (["train", "--preset", "debug", "--seed-steps", "0"], "seed_steps: 0 steps of a task in 1 envs hold no window"),
+        (["train", "--preset", "debug", "--num-envs", "32"], "take at least 96"),
+        (["train", "--preset", "debug", "--horizon", "60"], "an episode of toy-reach has 50"),
+        (["train", "--preset", "debug", "--task", "toy-reach,toy-reach"], "different ones with commas"),
+        (["train", "--task", "mt4,cup-catch"], "cup-catch comes twice"),
+        (["eval", "--name", "nothing", "--seed-base", "-1"], "seed_base"),
     ],
 )
 def test_mistakes_get_one_line_and_nothing_is_made(

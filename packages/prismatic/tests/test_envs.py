@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,8 @@ def test_sizes(task: str):
 def test_names_and_sets():
     assert envs.env_id("cartpole-balance-v0") == envs.env_id("cartpole-balance")
     assert envs.expand(["mt4", "dog-run"])[-2:] == ("cup-catch", "dog-run")
+    with pytest.raises(UsageError, match="cup-catch comes twice"):
+        envs.expand(["mt4", "cup-catch"])
     with pytest.raises(UsageError, match="did you mean cartpole-balance"):
         envs.env_id("cartpol-balanc")
     with pytest.raises(UsageError, match="prismatic envs"):
@@ -43,6 +46,29 @@ def test_names_and_sets():
 def test_discrete_actions_are_refused():
     with pytest.raises(EnvironmentProblem, match="a bounded Box is needed"):
         envs.describe("CartPole-v1")
+
+
+OWN = """
+import gymnasium, numpy as np
+from gymnasium.spaces import Box
+class Bare(gymnasium.Env):
+    observation_space = Box(-1.0, 1.0, (3,), np.float32)
+    def __init__(self, shape): self.action_space = Box(-1.0, 1.0, shape, np.float32)
+def limited(): return gymnasium.wrappers.TimeLimit(Bare((2,)), 20)
+def endless(): return Bare((2,))
+def square(): return gymnasium.wrappers.TimeLimit(Bare((2, 3)), 20)
+"""
+
+
+def test_envs_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "prismatic_own_envs.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = envs.describe("prismatic_own_envs:limited")
+    assert (spec.obs_dim, spec.action_dim, spec.episode_length) == (3, 2, 20)
+    with pytest.raises(EnvironmentProblem, match="no time limit"):
+        envs.describe("prismatic_own_envs:endless")
+    with pytest.raises(EnvironmentProblem, match="1-D Boxes only"):
+        envs.describe("prismatic_own_envs:square")
 
 
 def test_actions_are_always_rescaled():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from prismatic.agent import Agent
 from prismatic.cli import main
@@ -28,13 +29,14 @@ class Sick(Reach):
     def step(self, action):
         obs, reward, *rest = super().step(action)
         self.count += 1
-        if self.count == 55:
+        if self.count == (50 if self.what == "last obs" else 55):
             if self.what == "reward": reward = self.value
             else: obs = np.full_like(obs, self.value)
         return obs, reward, *rest
 def reward_nan(): return Sick("reward", np.nan)
 def reward_inf(): return Sick("reward", np.inf)
 def obs_nan(): return Sick("obs", np.nan)
+def last_obs_nan(): return Sick("last obs", np.nan)
 """
 
 
@@ -46,7 +48,7 @@ def checkpoints_are_finite(folder: Path) -> None:
         assert checkpoint.nonfinite(state["parts"], "parts") is None, step
 
 
-@pytest.mark.parametrize("factory", ["reward_nan", "reward_inf", "obs_nan"])
+@pytest.mark.parametrize("factory", ["reward_nan", "reward_inf", "obs_nan", "last_obs_nan"])
 def test_a_sick_environment_is_named(
     factory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -81,13 +83,21 @@ def test_a_diverging_learner_is_stopped_and_its_term_named(
         loss, *rest = losses["policy_loss"](self, *arguments)
         return loss * (float("inf") if self.updates >= 25 and term == "policy" else 1.0), *rest
 
+    def update(self: Agent, batch: Any) -> Any:
+        batches.append({name: value.clone() for name, value in batch.items()})
+        return learn(self, batch)
+
+    learn, batches = Agent.update, list[dict[str, torch.Tensor]]()
     monkeypatch.setattr(Agent, "model_loss", model_loss)
     monkeypatch.setattr(Agent, "policy_loss", policy_loss)
+    monkeypatch.setattr(Agent, "update", update)
     assert main([*OPTIONS, str(tmp_path)]) == 3
     error = capsys.readouterr().err
     assert "were skipped" in error
     assert f"{term} of the last" in error
-    assert list((tmp_path / "run" / "analysis").glob("nonfinite_step_*.pt"))
+    dump = torch.load(next((tmp_path / "run" / "analysis").glob("nonfinite_step_*.pt")), weights_only=True)
+    assert dump["batch"].keys() == batches[-1].keys()
+    assert all(torch.equal(dump["batch"][name], value) for name, value in batches[-1].items())  # the very one
     checkpoints_are_finite(tmp_path / "run")
 
 

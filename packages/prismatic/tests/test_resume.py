@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -98,13 +99,60 @@ def test_a_run_that_is_stopped_before_its_first_step_begins_once(tmp_path: Path,
     same(final(whole), final(halves))
 
 
+def test_stopped_again_and_again_among_the_first_updates_it_gets_on(tmp_path: Path, send: Any):
+    """They all belong to one step: a preempted run that saved that step once would never come to their end."""
+    whole = train(tmp_path, "whole")
+    for moment in (5, 12, 18):
+        send(signal.SIGTERM, moment)
+        train(tmp_path, "halves", code=85)
+        last = checkpoint.load(tmp_path / "halves" / "checkpoints" / "last.pt")
+        assert (last["step"], last["parts"]["agent"]["updates"]) == (40, moment)
+    halves = train(tmp_path, "halves")
+    assert rows(halves) == rows(whole)
+    same(final(whole), final(halves))
+
+
+@pytest.mark.parametrize("at", [50, 100], ids=["on the way", "at the end"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(
+    at: int, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = ("--task", TASKS[task], "--seed-steps", "20")
+    whole = train(tmp_path, "whole", *options)
+    acted = []
+    with monkeypatch.context() as patch:
+        act = Agent.act
+
+        def counted(self: Agent, *arguments: Any, eval_mode: bool = False) -> Any:
+            if eval_mode and self.updates >= (at - 1) // 2:
+                acted.append(0)
+                if len(acted) == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return act(self, *arguments, eval_mode=eval_mode)
+
+        patch.setattr(Agent, "act", counted)
+        train(tmp_path, "halves", *options, code=85)
+    assert len(acted) == 3  # of 50 steps
+    before = rows(tmp_path / "halves", "eval")
+    assert [row["step"] for row in before] == [step for step in (50, 100) if step < at]
+    halves = train(tmp_path, "halves", *options)
+    for kind in ("train", "eval", "eval_task"):
+        assert rows(halves, kind) == rows(whole, kind)
+    same(final(whole), final(halves))
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_memory_and_status_signals_change_nothing(number: signal.Signals, tmp_path: Path, send: Any):
-    quiet = train(tmp_path, "quiet")
+    quiet = final(train(tmp_path, "quiet"))
     send(number, 30)
-    asked = train(tmp_path, "asked")
-    assert rows(asked) == rows(quiet)
-    same(final(quiet), final(asked))
+    asked = final(train(tmp_path, "asked"))
+    assert rows(tmp_path / "asked") == rows(tmp_path / "quiet")
+    kept = 49 if number == signal.SIGUSR2 else 19  # of the gates' histories, which SIGUSR1 empties and nothing reads
+    for block in ("dynamics", "reward_net"):
+        assert int(asked["agent"]["model"][f"{block}.count"]) == kept
+        for parts, name in itertools.product((quiet, asked), ("count", "history", "task_history")):
+            del parts["agent"]["model"][f"{block}.{name}"]
+    same(quiet, asked)
 
 
 def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):

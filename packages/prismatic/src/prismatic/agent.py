@@ -261,6 +261,13 @@ class Agent:
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.precision == "bf16")
 
+    def dead_experts(self) -> list[str]:
+        """Experts that have hardly been used for long, as "expert 2 of dyn". Waits for the device."""
+        blocks = {"dyn": self.model.dynamics, "rew": self.model.reward_net}
+        return [
+            f"expert {k} of {name}" for name, block in blocks.items() if isinstance(block, MoE) for k in block.dead()
+        ]
+
     # --- keeping
 
     def clean_memory(self) -> None:

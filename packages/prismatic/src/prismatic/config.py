@@ -81,7 +81,9 @@ class TrainConfig(RunConfig):
     dir: Annotated[Path, _also("work-dir")] = Path("logs")  # Folder of the runs.
     task: Annotated[str, _also("env")] = "cartpole-balance"  # One task, or several with commas between: one agent.
     model_size: Literal["tiny", 1, 5, 19, 48, 317] = 5  # Millions of parameters; tiny is for CPUs.
-    episodic: Literal["auto", "true", "false"] = "auto"  # Predict terminations; auto: if a task has them.
+    episodic: Literal["auto", "true", "false"] = (
+        "auto"  # Predict terminations; auto: if a task may (all of Gymnasium's).
+    )
     # --- mixture of experts
     use_moe: bool = True  # Experts in dynamics and reward; without them this is TD-MPC2.
     n_experts: Annotated[int, _also("moe-n-experts", "num-experts")] = 4  # Experts in each of the two.
@@ -95,8 +97,8 @@ class TrainConfig(RunConfig):
     moe_entropy_coef: float = 1e-3  # Weight of (gate entropy - target)^2.
     moe_entropy_target: float = 0.5  # Gate entropy over ln K; 0.5 uses about sqrt(K) experts at once.
     moe_gate_dim: int = 64  # Hidden units of a gate.
-    moe_expert_dim: int | None = None  # Hidden units of an expert; None: max(64, M / K), which costs what dense costs.
-    moe_top_k: int = 0  # Use only the k likeliest experts; 0 mixes all.
+    moe_expert_dim: int | None = None  # Hidden units of an expert; None: max(64, M / K). M / K costs what dense costs.
+    moe_top_k: int = 0  # Use only the k >= 2 likeliest experts; 0 mixes all.
     # --- planning
     mpc: bool = True  # Plan; without it the policy prior acts.
     horizon: int = 3  # Steps planned and learnt over.
@@ -111,7 +113,7 @@ class TrainConfig(RunConfig):
     # --- length of the run
     steps: int = 3_000_000  # Agent steps over all envs.
     num_envs: int = 1  # Envs of each task, planned for together.
-    seed_steps: int | None = None  # Random steps at the start; None: max(1000, 5 episodes).
+    seed_steps: int | None = None  # Random steps of each task at the start; None: max(1000, 5 episodes).
     seed_hold: int = 1  # Steps that a random action is held for; more reaches further.
     seed_action: Literal["uniform", "limits"] = "uniform"  # Random actions anywhere, or each value at -1 or 1.
     seed_patience: int = 1  # A task whose reward never changes gets up to this many times as many random steps.
@@ -174,6 +176,8 @@ class TrainConfig(RunConfig):
             raise UsageError(f"num_elites: {self.num_elites} is more than num_samples {self.num_samples}")
         if self.moe_top_k > self.n_experts:
             raise UsageError(f"moe_top_k: {self.moe_top_k} is more than n_experts {self.n_experts}")
+        if self.moe_top_k == 1 < self.n_experts:
+            raise UsageError("moe_top_k: one expert alone has weight 1, so its gate never learns; take 2, or 0 for all")
         if self.moe_expert_dim is not None and self.moe_expert_dim < 1:
             raise UsageError(f"moe_expert_dim: must be at least 1, got {self.moe_expert_dim}")
         if self.use_moe and self.orthogonal == "features" and self.n_experts > self.size.mlp_dim:
@@ -216,6 +220,11 @@ class SavedRun:
     debug: bool = False  # Show full tracebacks.
 
 
+def check_seed_base(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed_base: must be in 0 .. {2**63 - 1}, got {seed}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(SavedRun):
     """Score a run on episodes it has never seen, planning without exploration; writes eval.json."""
@@ -227,6 +236,11 @@ class EvalConfig(SavedRun):
     mpc: Literal["auto", "true", "false"] = "auto"  # Plan, or let the policy prior act; auto: as in training.
     device: str = "cpu"  # auto, cpu, cuda or cuda:0.
     json: bool = False  # Print the result as JSON.
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.eval_episodes < 2**31:
+            raise UsageError(f"eval_episodes: must be at least 1 and of sensible size, got {self.eval_episodes}")
+        check_seed_base(self.seed_base)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,8 +309,7 @@ class DiagnoseConfig(SavedRun):
                 raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")
         if self.policy == "mixed" and self.episodes < 2:
             raise UsageError("episodes: half of 1 is none; take 2, or --policy agent")
-        if not 0 <= self.seed_base < 2**63:
-            raise UsageError(f"seed_base: must be in 0 .. {2**63 - 1}, got {self.seed_base}")
+        check_seed_base(self.seed_base)
         if self.compare is not None and self.compare_checkpoint is None and self.checkpoint.endswith(".pt"):
             raise UsageError(f"checkpoint: {self.checkpoint} is of one run; name the other's with --compare-checkpoint")
         if self.compare is None and self.compare_checkpoint is not None:

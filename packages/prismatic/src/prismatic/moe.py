@@ -125,6 +125,10 @@ class MoE(nn.Module):
         self.count += good
         return metrics
 
+    def dead(self) -> list[int]:
+        """Experts below `DEAD_LOAD` for the last `DEAD_AFTER` updates. Waits for the device."""
+        return [k for k, quiet in enumerate(self.quiet.tolist()) if quiet >= DEAD_AFTER]
+
     def recent(self) -> np.ndarray:
         """The remembered loads, oldest first: (n, K), or (n, T, K) where there are several tasks. For plots."""
         ring = self.task_history if len(self.task_history) else self.history

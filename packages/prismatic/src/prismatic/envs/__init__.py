@@ -13,7 +13,6 @@ import contextlib
 import difflib
 from collections.abc import Sequence
 
-import numpy as np
 from gymnasium.spaces import Box
 
 from prismatic.config import TaskSpec
@@ -29,8 +28,11 @@ SETS: dict[str, tuple[str, ...]] = {
 
 
 def expand(tasks: Sequence[str]) -> tuple[str, ...]:
-    """Names of sets become their tasks."""
-    return tuple(name for task in tasks for name in SETS.get(task, (task,)))
+    """Names of sets become their tasks. UsageError where a task comes twice."""
+    names = tuple(name for task in tasks for name in SETS.get(task, (task,)))
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"task: {', '.join(twice)} comes twice in {', '.join(names)}")
+    return names
 
 
 def env_id(task: str) -> str:
@@ -56,13 +58,15 @@ def describe(task: str) -> TaskSpec:
     """Sizes of `task`, from an env that is opened and closed. EnvironmentProblem where it does not suit."""
     with contextlib.closing(make_env(env_id(task))) as env:
         obs, action, spec = env.observation_space, env.action_space, env.spec
-        if not isinstance(action, Box) or not isinstance(obs, Box) or len(obs.shape) != 1:
+        if not (isinstance(obs, Box) and isinstance(action, Box) and len(obs.shape) == len(action.shape) == 1):
             raise EnvironmentProblem(f"{task} has observations {obs} and actions {action}: 1-D Boxes only")
         limit = getattr(env.unwrapped, "episode_length", None) or (spec.max_episode_steps if spec else None)
+        with contextlib.suppress(AttributeError):
+            limit = limit or env.get_wrapper_attr("_max_episode_steps")  # of a TimeLimit around an env without a spec
         if limit is None:
             raise EnvironmentProblem(f"{task} has no time limit: give the env max_episode_steps, or episode_length")
         ends = bool(getattr(env.unwrapped, "can_terminate", True))
-        return TaskSpec(task, obs.shape[0], int(np.prod(action.shape)), int(limit), ends)
+        return TaskSpec(task, obs.shape[0], action.shape[0], int(limit), ends)
 
 
 def action_repeat(task: str) -> int:

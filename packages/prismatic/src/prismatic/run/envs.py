@@ -17,10 +17,11 @@ def list_envs(cfg: EnvsConfig) -> int:
     except EnvironmentProblem as error:
         control = f"DeepMind Control (not available: {error})"
     # entries of Gymnasium whose actions are continuous cannot be told from the others without opening them
+    mixed = "Gymnasium (those with continuous actions: `prismatic doctor --task NAME` tells)"
     suites = {
         "toy, no simulator needed": toy.TASKS,
         control: dmc.TASKS,
-        "Gymnasium (those with continuous actions)": sorted(gymnasium.registry),
+        mixed: sorted(gymnasium.registry),
         "sets": [f"{name} = {','.join(tasks)}" for name, tasks in SETS.items()],
     }
     for title, names in suites.items():

@@ -56,6 +56,7 @@ def open_run(cfg: SavedRun, which: str, where: str = "cpu", mpc: bool | None = N
     try:
         train = from_dict(TrainConfig, state["config"], where=f"config in {path}")
         train = train if mpc is None else replace(train, mpc=mpc)
+        device.set_threads(train.threads)  # as in training: the same numbers, and no core taken from others
         tasks = tuple(TaskSpec(**task) for task in state["parts"]["agent"]["tasks"])
         agent = Agent(train, tasks, device.resolve(where))
         agent.load_state_dict(state["parts"]["agent"])

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from prismatic import cpu
 from prismatic import envs as tasks_
-from prismatic.agent import Agent
+from prismatic.agent import Agent, PlanningPolicy
 from prismatic.config import MAY_CHANGE, TaskSpec, TrainConfig
 from prismatic.envs.tasks import TaskEnvs
+from prismatic.model import WorldModel
 from prismatic.replay import TaskReplay, replay_bytes, widths_of
 from rlcore import device
-from rlcore.errors import QuintetWarning
+from rlcore.errors import QuintetWarning, UsageError
 from rlcore.evaluate import evaluate
 from rlcore.run import Run
 from rlcore.vecenv import EpisodeStats, VecEnv, VecStep
 
+Array = np.ndarray[Any, Any]
 LINKS = {
     "last": ("last.pt", "latest.pt"),
     "best": ("best.pt", "best_model.pt"),
@@ -35,98 +40,182 @@ def train(cfg: TrainConfig) -> Path:
     cpu.reuse_memory()
     where = device.resolve(cfg.device)
     specs = [tasks_.describe(name) for name in tasks_.expand(cfg.tasks)]
-    envs = tasks_.make(specs, cfg.num_envs, seed=cfg.seed)
-    agent = Agent(cfg, specs, where)
+    check_windows(cfg, specs)
+    repeats, size = [tasks_.action_repeat(spec.name) for spec in specs], learnable(cfg, specs)
     facts = {
-        "env": [spec.name for spec in specs], "action_repeat": [tasks_.action_repeat(spec.name) for spec in specs],
-        "parameters": agent.model.num_learnable, "variant": cfg.variant,
+        "env": [spec.name for spec in specs], "action_repeat": repeats, "parameters": size, "variant": cfg.variant,
     }  # fmt: skip
+    stride = cfg.num_envs * len(specs)
     with Run.open(
-        cfg, program="prismatic", total=cfg.steps, stride=envs.num_envs, links=LINKS, may_change=MAY_CHANGE, facts=facts
+        cfg, program="prismatic", total=cfg.steps, stride=stride, links=LINKS, may_change=MAY_CHANGE, facts=facts
     ) as run:
-        run.console.say(predicted_memory(cfg, specs, agent))
+        run.console.say(predicted_memory(cfg, specs, size))
+        with contextlib.closing(tasks_.make(specs, cfg.num_envs, seed=cfg.seed)) as envs:
+            return Training(run, cfg, specs, envs, where, float(np.mean(repeats))).go()
+
+
+class Training:
+    """What a run owns, and its loop: learn, act, log, evaluate, save."""
+
+    def __init__(
+        self, run: Run, cfg: TrainConfig, specs: Sequence[TaskSpec], envs: TaskEnvs, where: torch.device, repeat: float
+    ) -> None:
+        self.run, self.cfg, self.specs, self.envs, self.repeat = run, cfg, specs, envs, repeat
+        self.agent = Agent(cfg, specs, where)
         streams = [run.numpy_generator("replay", i) for i in range(len(specs))]
-        replay = TaskReplay(cfg, widths_of(envs), streams, where)
-        plan, stats, watch = agent.new_plan(envs.num_envs, cfg.seed, "acting"), EpisodeStats(envs.num_envs), Watch(envs)
-        parts = {
-            "agent": agent, "plan": plan, "envs": envs, "buffer": replay if cfg.save_replay else None, "stats": stats,
-            "watch": watch,
+        self.replay = TaskReplay(cfg, widths_of(envs), streams, where)
+        self.plan = self.agent.new_plan(envs.num_envs, cfg.seed, "acting")
+        self.stats, self.watch = EpisodeStats(envs.num_envs), Watch(envs)
+        self.parts: dict[str, Any] = {
+            "agent": self.agent, "plan": self.plan, "envs": envs, "buffer": self.replay if cfg.save_replay else None,
+            "stats": self.stats, "watch": self.watch,
         }  # fmt: skip
         envs.reset()  # before the checkpoint, if there is one: it may be of step 0
-        step = run.restore(**parts)
-        obs = envs.current_obs
+        self.step = run.restore(**self.parts)
+        self.obs = envs.current_obs
         seed_steps = cfg.resolved_seed_steps(max(spec.episode_length for spec in specs)) * len(specs)
         # without its replay, a resumed run refills it first
-        refill = step + seed_steps if step and not cfg.save_replay else seed_steps
-        patience = refill + (cfg.seed_patience - 1) * seed_steps
-        while run.going(step):
-            random = np.full(envs.num_envs, step < refill) | (~watch.told & (step < patience))
+        self.refill = self.step + seed_steps if self.step and not cfg.save_replay else seed_steps
+        self.patience = self.refill + (cfg.seed_patience - 1) * seed_steps
+
+    def go(self) -> Path:
+        """To the end, or to the signal that stops it; returns the run's folder."""
+        run = self.run
+        if self.watch.unscored:
+            self.evaluate()
+            run.save(self.step, anew=True, **self.parts)  # what is there says that the evaluation is still to come
+        while run.going(self.step):
+            random = self.random()
             with run.phase("learn"):
-                # All updates that the steps so far are worth, at first those of the random steps together. They come
-                # before the next action, so that a run stopped among them goes on exactly.
-                owed = 0 if random.all() else int(cfg.utd * step)
-                while agent.updates < owed and run.going(step):
-                    run.meters.add(agent.update(replay.sample(cfg.batch_size)))
-                    if agent.updates % 1_000 == 0 and owed - agent.updates > 500:
-                        run.console.say(f"update {agent.updates:,} of {owed:,} on the first {step:,} steps")
-            if not run.going(step):
+                self.learn(0 if random.all() else int(self.cfg.utd * self.step))
+            if not run.going(self.step):
                 break
-            with run.phase("act"):
-                if not random.all():
-                    action = agent.act(obs, watch.is_init, envs.task_id, plan)
-                if random.any():
-                    drawn = envs.sample(cfg.seed_hold, at_limits=cfg.seed_action == "limits")
-                    action = drawn if random.all() else np.where(random[:, None], drawn, action)
-            with run.phase("env"):
-                moved = envs.step(action)
-            with run.phase("store"):
-                replay.add(obs, action, moved, watch.is_init, envs.rows)
-                watch.saw(moved, stats)
-                obs, step = moved.obs, step + envs.num_envs
-            if run.due("log", step):
-                watch.check(run, step, agent, replay)
-                run.train_row(step, agent.updates, **watch.row())
-            if run.due("eval", step) and not random.all():
-                with run.phase("evaluate"):
-                    run.save_if_best(step, evaluate_now(run, step, agent, specs, cfg), **parts)
-            if run.due("save", step):
+            self.collect(random)
+            if run.due("log", self.step):
+                self.watch.check(run, self.step, self.agent)
+                facts = {"frame": self.frame, "buffer": len(self.replay)}
+                run.train_row(self.step, self.agent.updates, **facts, **self.watch.row())
+            if run.due("eval", self.step) and not random.all():
+                self.evaluate()
+            if run.due("save", self.step):
                 with run.phase("save"):
-                    run.save(step, **parts)
-        folder = run.finish(step, **parts)
-    envs.close()
-    return folder
+                    run.save(self.step, **self.parts)
+        return run.finish(self.step, whole=not self.watch.unscored, **self.parts)
+
+    @property
+    def frame(self) -> int:
+        """Simulator steps so far, over all tasks."""
+        return int(self.step * self.repeat)
+
+    def random(self) -> Array:
+        """Which envs (E,) act at random in the next step."""
+        return np.full(self.envs.num_envs, self.step < self.refill) | (~self.watch.told & (self.step < self.patience))
+
+    def learn(self, owed: int) -> None:
+        """All updates that the steps so far are worth, at first those of the random steps together. They come before
+        the next action, so that a run stopped among them goes on exactly."""
+        agent, run = self.agent, self.run
+        while agent.updates < owed and run.going(self.step):
+            if run.asked_to_free:
+                run.asked_to_free = False
+                agent.clean_memory()
+            self.watch.batch = self.replay.sample(self.cfg.batch_size)
+            run.meters.add(agent.update(self.watch.batch))
+            if agent.updates % 1_000 == 0 and owed - agent.updates > 500:
+                run.console.say(f"update {agent.updates:,} of {owed:,} on the first {self.step:,} steps")
+
+    def collect(self, random: Array) -> None:
+        """One step of each env into the replay."""
+        cfg, envs, run = self.cfg, self.envs, self.run
+        with run.phase("act"):
+            if not random.all():
+                action = self.agent.act(self.obs, self.watch.is_init, envs.task_id, self.plan)
+            if random.any():
+                drawn = envs.sample(cfg.seed_hold, at_limits=cfg.seed_action == "limits")
+                action = drawn if random.all() else np.where(random[:, None], drawn, action)
+        with run.phase("env"):
+            moved = envs.step(action)
+        with run.phase("store"):
+            self.replay.add(self.obs, action, moved, self.watch.is_init, envs.rows)
+            self.watch.saw(moved, self.stats)
+            self.obs, self.step = moved.obs, self.step + envs.num_envs
+
+    def evaluate(self) -> None:
+        """Planned episodes of every task, always the same ones, in envs of their own: training does not notice.
+
+        A signal ends them at once. They are played from the start again when the run goes on.
+        """
+        run, specs, count = self.run, self.specs, self.cfg.eval_episodes
+        self.watch.unscored, seed = True, run.seed("selection")
+        with run.phase("evaluate"):
+            try:
+                rows = [evaluate_task(self.agent, specs, i, count, seed, run) for i in range(len(specs))]
+            except GivenUp:
+                return
+        self.watch.unscored, mean = False, float(np.mean([row["return_mean"] for row in rows]))
+        if len(specs) == 1:
+            run.log("eval", self.step, {"frame": self.frame, **rows[0]})
+        else:
+            for spec, row in zip(specs, rows):
+                run.log("eval_task", self.step, {"task": spec.name, **row})
+            run.log("eval", self.step, {"frame": self.frame, "return_mean": mean, "episodes": count * len(specs)})
+        scores = ", ".join(f"{spec.name} {row['return_mean']:.1f}" for spec, row in zip(specs, rows))
+        run.console.say(f"step {self.step:,}: {scores} over {count} planned episodes")
+        with run.phase("save"):
+            run.save_if_best(self.step, mean, **self.parts)
 
 
-def evaluate_now(run: Run, step: int, agent: Agent, specs: Sequence[TaskSpec], cfg: TrainConfig) -> float:
-    """Planned episodes of every task, always the same ones, in envs of their own: training does not notice."""
-    rows = [evaluate_task(agent, specs, i, cfg.eval_episodes, run.seed("selection")) for i in range(len(specs))]
-    mean = float(np.mean([row["return_mean"] for row in rows]))
-    if len(specs) == 1:
-        run.log("eval", step, rows[0])
-    else:
-        for spec, row in zip(specs, rows):
-            run.log("eval_task", step, {"task": spec.name, **row})
-        run.log("eval", step, {"return_mean": mean, "episodes": cfg.eval_episodes * len(specs)})
-    scores = ", ".join(f"{spec.name} {row['return_mean']:.1f}" for spec, row in zip(specs, rows))
-    run.console.say(f"step {step:,}: {scores} over {cfg.eval_episodes} planned episodes")
-    return mean
+class GivenUp(Exception):
+    """A signal came during an evaluation."""
 
 
-def evaluate_task(agent: Agent, specs: Sequence[TaskSpec], index: int, episodes: int, seed: int) -> dict[str, Any]:
-    """The row of one task of an agent; episode e is that of env e under run seed `seed`."""
+class Stoppable:
+    """A policy that gives up as soon as its run is to stop."""
+
+    def __init__(self, policy: PlanningPolicy, run: Run) -> None:
+        self.policy, self.run, self.initial_state = policy, run, policy.initial_state
+
+    def act(self, obs: Array, state: Any) -> tuple[Array, Any]:
+        if self.run.stopping:
+            raise GivenUp
+        return self.policy.act(obs, state)
+
+
+def evaluate_task(
+    agent: Agent, specs: Sequence[TaskSpec], index: int, episodes: int, seed: int, run: Run
+) -> dict[str, Any]:
+    """The row of one task of an agent; episode e is that of env e under run seed `seed`. GivenUp once `run` stops."""
 
     def make_envs(num_envs: int, first_env: int) -> VecEnv:
         return cast(VecEnv, tasks_.make([specs[index]], num_envs, seed=seed, first_env=first_env))
 
-    return evaluate(agent.policy(index, seed, "planning"), make_envs, episodes).as_row()
+    return evaluate(Stoppable(agent.policy(index, seed, "planning"), run), make_envs, episodes).as_row()
 
 
-def predicted_memory(cfg: TrainConfig, specs: Sequence[TaskSpec], agent: Agent) -> str:
-    """What the run is about to take, said before it takes it."""
-    weights = agent.model.num_learnable
-    sizes = {"replay": replay_bytes(cfg, specs), "weights, targets and Adam": 20 * weights}
-    text = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in sizes.items())
-    return f"{', '.join(spec.name for spec in specs)}: {weights:,} parameters ({cfg.variant}); memory: {text}"
+def check_windows(cfg: TrainConfig, specs: Sequence[TaskSpec]) -> None:
+    """UsageError unless the random steps leave a window to learn from in each env."""
+    for spec in specs:
+        if spec.episode_length < cfg.horizon:
+            raise UsageError(f"horizon: {cfg.horizon} steps, but an episode of {spec.name} has {spec.episode_length}")
+    random = cfg.resolved_seed_steps(max(spec.episode_length for spec in specs))
+    if random < (least := cfg.num_envs * cfg.horizon):
+        raise UsageError(
+            f"seed_steps: {random} steps of a task in {cfg.num_envs} envs hold no window of horizon {cfg.horizon}: "
+            f"take at least {least}"
+        )
+
+
+def learnable(cfg: TrainConfig, specs: Sequence[TaskSpec]) -> int:
+    """Parameters of the agent that there will be, for which nothing is allocated."""
+    with torch.device("meta"):
+        return WorldModel(cfg, specs).num_learnable
+
+
+def predicted_memory(cfg: TrainConfig, specs: Sequence[TaskSpec], size: int) -> str:
+    """What the run is about to take, said before it takes it. size: parameters."""
+    sizes = {"replay": replay_bytes(cfg, specs), "weights, targets and Adam": 20 * size}
+    text = ", ".join(f"{name} {taken / 2**20:,.0f} MiB" for name, taken in sizes.items())
+    return f"{', '.join(spec.name for spec in specs)}: {size:,} parameters ({cfg.variant}); memory: {text}"
 
 
 class Watch:
@@ -139,14 +228,16 @@ class Watch:
         self.first, self.began = np.zeros(envs.num_envs, np.float32), False  # the first step's rewards
         self.told = np.zeros(envs.num_envs, bool)  # whether the env's task has ever given another reward
         self.ended: list[tuple[int, float, int]] = []  # task, return, length
-        self.skipped = 0  # updates reported already
+        self.skipped, self.dead = 0, 0  # updates, experts: reported already
+        self.unscored = False  # an evaluation was due and given up
+        self.batch: dict[str, Tensor] = {}  # of the last update: what to look at where it was bad
 
     def saw(self, moved: VecStep, stats: EpisodeStats) -> None:
         done = moved.terminated | moved.truncated
         ids = self.task_id[done].tolist()
         self.ended += [(task, *episode) for task, episode in zip(ids, stats.update(moved.reward, done))]
         self.is_init = done
-        self.sums += moved.obs.sum(1) + moved.reward
+        self.sums += moved.obs.sum(1) + moved.reward + np.where(done, moved.final_obs.sum(1), 0.0)
         if not self.began:
             self.first, self.began = moved.reward.copy(), True
         if not self.told.all():
@@ -168,26 +259,29 @@ class Watch:
                 row[f"return/{self.tasks[task]}"] = float(np.mean([score for t, score, _ in ended if t == task]))
         return row
 
-    def check(self, run: Run, step: int, agent: Agent, replay: TaskReplay) -> None:
-        """Raise NumericalError, naming what is not finite, after writing what may explain it."""
+    def check(self, run: Run, step: int, agent: Agent) -> None:
+        """Raise NumericalError, naming what is not finite, after writing what may explain it. Warn of dead experts."""
         bad = np.flatnonzero(~np.isfinite(self.sums))
         self.sums[:] = 0.0
         if bad.size:
             task = self.tasks[self.task_id[bad[0]]]
             run.diverged(step, f"the observation or reward of env {bad[0]} ({task})", {"agent": agent.state_dict()})
-        skipped = int(agent.skipped)
+        if len(dead := agent.dead_experts()) > self.dead:
+            text = f"step {step:,}: hardly used for long: {', '.join(dead)}; a larger --moe-lb-alpha spreads the load"
+            warnings.warn(text, QuintetWarning, stacklevel=2)
+        self.dead, skipped = len(dead), int(agent.skipped)
         if skipped > self.skipped:
             text = f"{skipped - self.skipped} updates before step {step:,} were skipped: loss or gradient not finite"
             warnings.warn(text, QuintetWarning, stacklevel=2)
             self.skipped = skipped
         if int(agent.bad_in_a_row) >= BAD_UPDATES:
-            dump = {"agent": agent.state_dict(), "batch": replay.sample(run.cfg.batch_size)}  # type: ignore[attr-defined]
+            dump = {"agent": agent.state_dict(), "batch": self.batch}
             run.diverged(step, f"{agent.bad_term()} of the last {int(agent.bad_in_a_row)} updates", dump)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "is_init": self.is_init, "sums": self.sums, "first": self.first, "began": self.began, "told": self.told,
-            "ended": self.ended, "skipped": self.skipped,
+            "ended": self.ended, "skipped": self.skipped, "dead": self.dead, "unscored": self.unscored,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -195,3 +289,4 @@ class Watch:
             setattr(self, name, np.asarray(state[name]).copy())
         self.ended = [(int(task), float(score), int(length)) for task, score, length in state["ended"]]
         self.skipped, self.began = int(state["skipped"]), bool(state["began"])
+        self.dead, self.unscored = int(state.get("dead", 0)), bool(state.get("unscored", False))
