@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from prismatic.cli import VERBS, main
 from prismatic.config import PRESETS, TrainConfig
+from prismatic.envs.toy import Reach
+from rlcore import video
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,49 @@ def test_eval_is_repeatable_and_says_what_it_did(root: Path, capsys: pytest.Capt
     assert (list(alone["tasks"]), alone["mpc"]) == (["toy-cross"], False)
     assert main([*command, "--task", "toy-jump"]) == 2
     assert "this run knows toy-reach, toy-cross" in capsys.readouterr().err
+
+
+def test_eval_films_what_it_plays(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    v3 = pytest.importorskip("imageio.v3", reason="needs the extra video")
+    drawn: list[Any] = []
+    write = video.write
+    monkeypatch.setattr(video, "write", lambda path, frames, fps: write(path, kept(frames, drawn), fps))
+    assert main(["eval", "--name", "two", "--dir", str(root), "--eval-episodes", "1", "--save-video"]) == 0
+    assert "eval_toy-reach.mp4" in capsys.readouterr().out
+    assert v3.imread(root / "two" / "videos" / "eval_toy-cross.mp4").shape == (51, 96, 96, 3)
+    # The film is of the episode that was scored: the rewards that its pictures show sum up to the return.
+    scored = json.loads((root / "two" / "eval.json").read_text())["tasks"]
+    for name, frames in zip(("toy-reach", "toy-cross"), (drawn[:51], drawn[51:])):
+        orange = np.stack([centre(frame, (240, 140, 20)) for frame in frames])
+        blue = np.nanmean([centre(frame, (40, 90, 200)) for frame in frames[:5]], 0)
+        rewards = np.clip(1 - np.linalg.norm(blue - orange[1:], axis=1), 0, None)
+        assert scored[name]["returns"][0] == pytest.approx(rewards.sum(), abs=1.5)  # a pixel is 0.02
+
+
+def kept(frames: Iterable[Any], into: list[Any]) -> Iterator[Any]:
+    for frame in frames:
+        into.append(frame)
+        yield frame
+
+
+def centre(frame: Any, colour: tuple[int, int, int]) -> Any:
+    """Where the patch of that colour is, in [-1, 1]^2."""
+    rows, columns = np.nonzero((frame == colour).all(-1))
+    return np.array([columns.mean() / 47.5 - 1, 1 - rows.mean() / 47.5]) if len(rows) else np.full(2, np.nan)
+
+
+def test_an_env_that_cannot_be_drawn_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def dark(self: Reach) -> Any:
+        raise RuntimeError("no OpenGL rendering backend")
+
+    monkeypatch.setattr(Reach, "render", dark)
+    assert main(["eval", "--name", "moe", "--dir", str(root), "--eval-episodes", "1", "--save-video"]) == 5
+    said = capsys.readouterr()
+    assert "MUJOCO_GL=egl" in said.err
+    assert "toy-reach: return" in said.out  # the scores are not lost
+    assert not list((root / "moe" / "videos").iterdir())
 
 
 def test_plots(root: Path, capsys: pytest.CaptureFixture[str]):

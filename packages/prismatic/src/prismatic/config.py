@@ -234,6 +234,7 @@ class EvalConfig(SavedRun):
     checkpoint: str = "auto"  # best, final, latest, a file; auto takes the first there is.
     seed_base: int = 10_000  # Run seed of the evaluation episodes: the same one gives the same episodes.
     mpc: Literal["auto", "true", "false"] = "auto"  # Plan, or let the policy prior act; auto: as in training.
+    save_video: bool = False  # Film the first episode of each task: videos/eval_TASK.mp4 (extra: video).
     device: str = "cpu"  # auto, cpu, cuda or cuda:0.
     json: bool = False  # Print the result as JSON.
 

@@ -12,14 +12,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Sequence
+from typing import Any
 
+import gymnasium
+import numpy as np
 from gymnasium.spaces import Box
 
 from prismatic.config import TaskSpec
 from prismatic.envs import dmc, toy
 from prismatic.envs.tasks import TaskEnvs
 from rlcore.envs import make_env
-from rlcore.errors import EnvironmentProblem, UsageError
+from rlcore.errors import EnvironmentProblem, UsageError, why
 from rlcore.vecenv import VecEnv, make_vec
 
 SETS: dict[str, tuple[str, ...]] = {
@@ -44,8 +47,6 @@ def env_id(task: str) -> str:
         return f"prismatic.envs.toy:{name}"
     if ":" in task:
         return f"prismatic.envs.gym:{task}"
-    import gymnasium
-
     if task in gymnasium.registry:
         return f"prismatic.envs.gym:{task}"
     known = [*dmc.TASKS, *toy.TASKS, *SETS, *gymnasium.registry]
@@ -67,6 +68,22 @@ def describe(task: str) -> TaskSpec:
             raise EnvironmentProblem(f"{task} has no time limit: give the env max_episode_steps, or episode_length")
         ends = bool(getattr(env.unwrapped, "can_terminate", True))
         return TaskSpec(task, obs.shape[0], action.shape[0], int(limit), ends)
+
+
+def open_drawn(task: TaskSpec) -> gymnasium.Env[Any, Any]:
+    """One env with its time limit, that `draw` can draw. EnvironmentProblem where it has no such mode."""
+    identity = env_id(task.name)
+    asked = {"render_mode": "rgb_array"} if identity.startswith("prismatic.envs.gym:") else {}
+    return make_env(identity, task.episode_length, **asked)
+
+
+def draw(env: gymnasium.Env[Any, Any]) -> np.ndarray[Any, Any]:
+    """The env as it is now, uint8 (H, W, 3). EnvironmentProblem with the fix where there is no renderer."""
+    try:
+        return np.asarray(env.render(), np.uint8)
+    except Exception as error:  # of many kinds, as the drivers are
+        fix = "for MuJoCo set MUJOCO_GL=egl or osmesa before starting; `prismatic doctor` tells which works here"
+        raise EnvironmentProblem(f"the env cannot be drawn ({why(error)}): {fix}") from error
 
 
 def action_repeat(task: str) -> int:

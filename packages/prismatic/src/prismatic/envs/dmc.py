@@ -49,6 +49,7 @@ class Control(gymnasium.Env[Array, Array]):
         size = sum(int(np.prod(part.shape)) for part in shapes)
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = Box(-1.0, 1.0, spec.shape, np.float32)
+        self.metadata = {"render_fps": round(1 / (self.env.control_timestep() * ACTION_REPEAT))}
         self.episode_length = int(np.ceil(self.env._step_limit / ACTION_REPEAT))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:

@@ -13,9 +13,9 @@ from rlcore.envs import make_env
 from rlcore.errors import EnvironmentProblem
 
 
-def make(name: str) -> gymnasium.Env[Any, Any]:
-    """The env with 1-D observations. EnvironmentProblem for discrete or unbounded actions."""
-    env = make_env(name)
+def make(name: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """The env, made with `options`, with 1-D observations. EnvironmentProblem for discrete or unbounded actions."""
+    env = make_env(name, **options)
     action, obs = env.action_space, env.observation_space
     if not isinstance(action, Box) or not np.isfinite([action.low, action.high]).all():
         env.close()

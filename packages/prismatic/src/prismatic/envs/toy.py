@@ -20,6 +20,7 @@ class Reach(gymnasium.Env[Array, Array]):
     """
 
     episode_length, can_terminate = 50, False
+    metadata = {"render_fps": 20}  # noqa: RUF012 - Gymnasium's own name and form
 
     def __init__(self, cross: bool = False) -> None:
         self.observation_space = Box(-np.inf, np.inf, (6,), np.float32)
@@ -48,6 +49,14 @@ class Reach(gymnasium.Env[Array, Array]):
             self.time >= self.episode_length,
             {"success": distance < 0.1},
         )
+
+    def render(self) -> Array:
+        """(96, 96, 3) uint8: the place blue, the point orange."""
+        picture = np.full((96, 96, 3), 255, np.uint8)
+        for (x, y), colour in ((self.place, (40, 90, 200)), (self.position, (240, 140, 20))):
+            column, row = int(47.5 * (1 + x)), int(47.5 * (1 - y))
+            picture[max(row - 3, 0) : row + 4, max(column - 3, 0) : column + 4] = colour
+        return picture
 
     def _obs(self) -> Array:
         return np.concatenate([self.position, self.velocity, self.place]).astype(np.float32)

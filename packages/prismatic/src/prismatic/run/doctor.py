@@ -9,7 +9,7 @@ from prismatic.config import DoctorConfig
 from rlcore.doctor import Check, check, report
 from rlcore.errors import QuintetError
 
-EXTRAS = {"dmc": ["dm_control", "mujoco"], "tb": ["tensorboardX"], "wandb": ["wandb"]}
+EXTRAS = {"dmc": ["dm_control", "mujoco"], "video": ["imageio", "PIL"], "tb": ["tensorboardX"], "wandb": ["wandb"]}
 
 
 def doctor(cfg: DoctorConfig) -> int:

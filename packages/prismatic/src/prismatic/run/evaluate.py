@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from collections.abc import Mapping
 from typing import Any, cast
 
 from prismatic import envs
 from prismatic.config import EvalConfig, TaskSpec
+from prismatic.run.film import film
 from prismatic.run.saved import Saved, open_run
 from rlcore.errors import UsageError
 from rlcore.evaluate import EvalResult, evaluate
@@ -28,31 +32,41 @@ def evaluate_run(cfg: EvalConfig) -> int:
         "seed_base": cfg.seed_base, "tasks": {name: as_json(result) for name, result in results.items()},
     }  # fmt: skip
     write_json(saved.folder / "eval.json", report)
-    if cfg.json:
-        print(json.dumps(report))
-        return 0
-    print(
-        f"{saved.folder}: {saved.checkpoint.name} of {saved.cfg.variant}, {'planning' if saved.cfg.mpc else 'policy'}"
-    )
+    print(json.dumps(report) if cfg.json else to_text(saved, results))
+    for name in chosen if cfg.save_video else ():
+        path = saved.folder / "videos" / f"eval_{re.sub('[^A-Za-z0-9_.-]', '_', name)}.mp4"
+        film(saved, names.index(name), seed_of(cfg), path)
+        print(f"written to {path}", file=sys.stderr if cfg.json else sys.stdout)
+    return 0
+
+
+def to_text(saved: Saved, results: Mapping[str, EvalResult]) -> str:
+    """A line an episode, and the mean of each task."""
+    how = "planning" if saved.cfg.mpc else "policy"
+    lines = [f"{saved.folder}: {saved.checkpoint.name} of {saved.cfg.variant}, {how}"]
     for name, result in results.items():
         for episode, (total, length) in enumerate(zip(result.returns, result.lengths), 1):
-            print(f"  {name} {episode:3d}: return {total:8.2f}   length {int(length):5d}")
+            lines.append(f"  {name} {episode:3d}: return {total:8.2f}   length {int(length):5d}")
         row = result.as_row()
         success = f"   success {row['success_rate']:.0%}" if "success_rate" in row else ""
-        print(f"{name}: return {row['return_mean']:.2f} ± {row['return_std']:.2f}{success}")
-    print(f"written to {saved.folder / 'eval.json'}")
-    return 0
+        lines.append(f"{name}: return {row['return_mean']:.2f} ± {row['return_std']:.2f}{success}")
+    return "\n".join([*lines, f"written to {saved.folder / 'eval.json'}"])
 
 
 def score(saved: Saved, task: int, cfg: EvalConfig) -> EvalResult:
     """Episodes of one task, from a stream of their own: no training run, whatever its seed, has met them."""
-    seed = derive(cfg.seed_base, "evaluation")
+    seed = seed_of(cfg)
 
     def make_envs(num_envs: int, first_env: int) -> VecEnv:
         check_fits(saved.tasks[task])
         return cast(VecEnv, envs.make([saved.tasks[task]], num_envs, seed=seed, first_env=first_env))
 
     return evaluate(saved.agent.policy(task, seed, "planning"), make_envs, cfg.eval_episodes)
+
+
+def seed_of(cfg: EvalConfig) -> int:
+    """The run seed of the episodes."""
+    return derive(cfg.seed_base, "evaluation")
 
 
 def check_fits(task: TaskSpec) -> None:
