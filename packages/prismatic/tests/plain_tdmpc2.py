@@ -6,6 +6,7 @@ benchmarks take this as the yardstick of a plain eager implementation.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -67,13 +68,20 @@ class PlainMoE(nn.Module):
         super().__init__()
         self.gate_in, self.gate_out = normed(ours.gate_in), plain_linear(ours.gate_out.weight, ours.gate_out.bias)
         self.inner, self.outer, self.head = stack(ours.inner), stack(ours.outer), head
-        self.orthogonal, self.tau, self.p = ours.orthogonal, float(ours.tau), torch.empty(0)
+        self.orthogonal, self.top_k, self.tau = ours.orthogonal, ours.top_k, float(ours.tau)
+        self.p, self.overlap = torch.empty(0), torch.empty(0)
 
     def forward(self, x: Tensor) -> Tensor:
         self.p = (self.gate_out(self.gate_in(x)) / self.tau).softmax(-1)
+        if self.top_k:
+            least = self.p.sort(-1, descending=True).values[..., self.top_k - 1 : self.top_k]
+            self.p = torch.where(self.p >= least, self.p, 0.0)
+            self.p = self.p / self.p.sum(-1, keepdim=True)
         features = [outer(inner(x)) for inner, outer in zip(self.inner, self.outer)]
         if self.orthogonal == "features":
             features = [u * math.sqrt(u.shape[-1]) for u in modified_gram_schmidt(features)]
+        pairs = itertools.combinations(features, 2)
+        self.overlap = torch.stack([F.cosine_similarity(f, g, -1).square().mean() for f, g in pairs]).mean()
         return self.head(sum(self.p[..., k : k + 1] * f for k, f in enumerate(features)))
 
 
@@ -121,15 +129,22 @@ class PlainModel(nn.Module):
         mask = self.ours[0].action_mask[task]
         log_std = (-10 + 6 * (raw.tanh() + 1)) * mask
         mean, noise = mean * mask, noise * mask
-        normal = torch.distributions.Normal(mean, log_std.exp())
-        u = mean + noise * log_std.exp()
+        normal = torch.distributions.Normal(mean.double(), log_std.double().exp())
+        u = mean.double() + noise.double() * log_std.double().exp()  # in single precision u - mean cancels
         log_prob = (normal.log_prob(u) * mask).sum(-1)
-        return u.tanh(), mean.tanh(), -mask.sum(-1) * log_prob
+        if self.agent[0].cfg.entropy == "squashed":
+            log_prob = log_prob - ((1 - u.tanh().square()).log() * mask).sum(-1)
+        return u.tanh().float(), mean.tanh(), (-mask.sum(-1) * log_prob).float()
 
     @staticmethod
     def value(logits: Tensor) -> Tensor:
         mean = (logits.softmax(-1) * BINS).sum(-1)
         return mean.sign() * (mean.abs().exp() - 1)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Mean over rows, in nats; 0 ln 0 is 0."""
+    return -torch.where(p > 0, p * p.clamp(min=1e-30).log(), 0.0).sum(-1).mean()
 
 
 def soft_ce(logits: Tensor, x: Tensor) -> Tensor:
@@ -168,7 +183,7 @@ class PlainLearner:
             both = net.value(net.q(next_z, next_action, task, target=True))[noise.target_heads]
             target = batch["reward"] + discount * (1 - terminated) * torch.minimum(both[0], both[1])
         z = net.encoder(net.join(task, obs[0]))
-        states, gates = [z], {"dynamics": [], "rewards": []}
+        states, gates, overlaps = [z], {"dynamics": [], "rewards": []}, {"dynamics": [], "rewards": []}
         zero = torch.zeros(())
         terms = dict.fromkeys(("consistency", "reward", "value", "termination", "moe"), zero)
         for t in range(horizon):
@@ -188,14 +203,17 @@ class PlainLearner:
             for name, seen in gates.items():
                 if isinstance(block := getattr(net, name), PlainMoE):
                     seen.append(block.p)
-        for rows in gates.values():
+                    overlaps[name].append(block.overlap)
+        for name, rows in gates.items():
             if rows:
                 p = torch.cat(rows)
                 experts = p.shape[1]
-                spread = -(p * p.log()).sum(1).mean() / math.log(experts)
+                spread = entropy(p) / math.log(experts)
                 balance = experts * p.mean(0).square().sum() - 1
                 terms["moe"] = terms["moe"] + cfg.moe_lb_alpha * balance
                 terms["moe"] = terms["moe"] + cfg.moe_entropy_coef * (spread - cfg.moe_entropy_target) ** 2
+                if cfg.orthogonal == "penalty":
+                    terms["moe"] = terms["moe"] + 0.01 * torch.stack(overlaps[name]).mean()
         loss = 20 * terms["consistency"] + 0.1 * terms["reward"] + 0.1 * terms["value"] + terms["termination"]
         self.optimizer.zero_grad()
         (loss + terms["moe"]).backward()
@@ -209,7 +227,7 @@ class PlainLearner:
             for name, rows in gates.items():
                 if rows:
                     p, block = torch.cat(rows), getattr(net, name)
-                    spread = float(-(p * p.log()).sum(1).mean() / math.log(p.shape[1]))
+                    spread = float(entropy(p) / math.log(p.shape[1]))
                     block.tau += cfg.moe_beta * (cfg.moe_entropy_target - spread)
                     block.tau = min(max(block.tau, cfg.moe_tau_min), cfg.moe_tau_max)
         return metrics | {"pi_loss": pi_loss, "scale": torch.tensor(self.scale)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ CASES = {
     "moe": (TrainConfig(), ONE),
     "moe-two-tasks": (TrainConfig(n_experts=3), TWO),
     "moe-not-orthogonal": (TrainConfig(use_orthogonal=False, n_experts=2), ONE),
+    "moe-penalty-squashed": (TrainConfig(orthogonal_mode="penalty", entropy="squashed"), TWO),
+    "moe-top-2-init": (TrainConfig(orthogonal_mode="init", moe_top_k=2, moe_expert_dim=40), ONE),
 }
 SMALL = {"batch_size": 12, "num_samples": 24, "num_elites": 6, "num_pi_trajs": 4, "iterations": 3}
 
@@ -126,3 +130,27 @@ def test_plans_are_the_same(case: str):
     for env in range(envs):
         expected = plain.plain_plan(net, obs[env], task[env], start[:, env], noise, env)
         assert_close(mean[:, env], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_expert_is_the_dense_agent():
+    """K = 1, not orthogonalised: from the same weights the same losses, updates and plans as without experts."""
+    whole = TrainConfig(**SMALL, model_size="tiny", n_experts=1, use_orthogonal=False, moe_expert_dim=128)
+    one, dense = (Agent(replace(whole, use_moe=moe), ONE, CPU) for moe in (True, False))
+    renamed = {
+        f"{block}.{theirs}.{part}": f"{block}.hidden.{i}.{part}"
+        for block in ("dynamics", "reward_net")
+        for i, theirs in enumerate(("inner", "outer"))
+        for part in ("weight", "bias", "scale", "shift")
+    }
+    weights, shapes = one.model.state_dict(), dense.model.state_dict()
+    kept = {renamed.get(name, name): value for name, value in weights.items()}
+    dense.model.load_state_dict({name: kept[name].view_as(like) for name, like in shapes.items()})
+    memories = [agent.new_plan(3, 0, "test") for agent in (one, dense)]
+    for seed in range(3):
+        losses = [agent.update(make_batch(agent, seed)) for agent in (one, dense)]
+        for name, value in losses[1].items():
+            assert_close(losses[0][name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        assert (losses[0]["moe_loss"], one.model.dynamics.tau) == (0.0, torch.tensor(1.8))  # nothing to balance or heat
+        obs, ids = np.random.default_rng(seed).normal(size=(3, 5)).astype(np.float32), np.zeros(3, np.int64)
+        plans = [agent.act(obs, ids == 0, ids, memory) for agent, memory in zip((one, dense), memories)]
+        np.testing.assert_allclose(*plans, atol=1e-4)
