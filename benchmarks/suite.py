@@ -263,7 +263,7 @@ MPN_SEEDS = (10, 11, 12, 13, 14)  # 100 and up chose the settings; 0 to 4 were m
 BOTH = ("prismatic", "prismatic-dense")
 PRISMATIC_SEEDS = (31, 32, 33)  # 20 to 23 were met with other random steps at the start
 BALANCE_STEPS, PENDULUM_STEPS, REACHER_STEPS = 18_000, 20_000, 30_000  # agent steps
-MT4_STEPS = 60_000  # agent steps of all four tasks together
+MT4_STEPS = 36_000  # agent steps of all four tasks together
 QUICK_STEPS = 8_000  # agent steps of the quick tier
 SINGLE = ("cartpole-balance", "pendulum-swingup", "reacher-easy")
 PRISMATIC_CLAIMS = (
@@ -336,7 +336,7 @@ TIERS = {
             Group("cartpole-balance", BOTH[::-1], BALANCE_STEPS, eval_every=3_000),
             Group("pendulum-swingup", BOTH[::-1], PENDULUM_STEPS, eval_every=3_000),
             Group("reacher-easy", BOTH[::-1], REACHER_STEPS, eval_every=3_000),
-            Group("mt4", BOTH, MT4_STEPS, eval_every=20_000),
+            Group("mt4", BOTH, MT4_STEPS, eval_every=18_000),
         ),
         seeds=PRISMATIC_SEEDS,
         claims=PRISMATIC_CLAIMS,
