@@ -60,7 +60,7 @@ def test_next_observations_do_not_reach_into_the_next_trajectory():
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=60), st.integers(1, 59))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_what_is_held_out_does_not_depend_on_the_shards(tasks: list[int], cut: int):
     """Every fifth trajectory of a task, whatever was written when."""
     task_id = np.array(tasks)

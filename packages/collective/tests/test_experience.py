@@ -27,7 +27,7 @@ def test_the_last_rows_are_the_last_ones_in_order():
     assert experience.oldest == 300
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 80), st.integers(1, 12), st.integers(1, 3), st.data())
 def test_any_span_that_is_still_there_is_read_in_order(
     slots: int, written: int, horizon: int, copies: int, data: st.DataObject

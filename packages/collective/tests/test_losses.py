@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collective import losses
@@ -94,7 +94,6 @@ class TestShaping:
         assert losses.shaping_weight(step, 4_000, 4_000, 50_000) == pytest.approx(expected)
 
     @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=20))
-    @settings(deadline=None)
     def test_the_weight_never_rises(self, steps: list[int]):
         weights = [losses.shaping_weight(step, 4_000, 4_000, 50_000, 0.7) for step in sorted(steps)]
         assert weights == sorted(weights, reverse=True)

@@ -53,7 +53,7 @@ def test_a_feature_tells_what_changed():
     torch.testing.assert_close(changes[1:], episodes.reward[0].diff())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**31))
 def test_prefix_sums_are_naive_windows(horizon, size, seed):
     """Oracle 8: at every time, also before the window is full; the first mean depends on no data."""

@@ -55,7 +55,7 @@ def one_at_a_time(task: Task, s: dict[str, float]) -> float:
     return -abs(value - w) / abs(w)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(list(Family)), st.floats(0.5, 20.0)), min_size=1, max_size=9), st.randoms())
 def test_a_batch_of_mixed_families_is_the_formulas_one_by_one(rows, random):
     made = [Task(f, w * (t.SIGN[f] or 1)) for f, w in rows]
@@ -101,7 +101,7 @@ def test_success_looks_at_the_last_tenth():
     assert not t.success(standing, t.error(standing, state())[None])[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sets(st.sampled_from([f for f in ONE_D if not f.name.startswith("direction")]), min_size=1), st.integers(0, 9)
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcore.errors import UsageError
@@ -24,7 +24,6 @@ def test_one_step_by_hand():
     assert [float(v[0]) for v in finer] == pytest.approx([1.975, -0.5])
 
 
-@settings(deadline=None)
 @given(st.floats(-50, 50, width=32), st.floats(-5, 5, width=32), st.floats(-1, 1, width=32))
 def test_the_speed_it_had_does_not_matter(x, v, a):
     """D27: the general formula is x + 0.5 a, 5 a with the default numbers."""

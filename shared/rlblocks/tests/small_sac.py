@@ -13,7 +13,7 @@ from rlblocks.sac import SAC
 
 OBS, ACT, ROWS = 5, 2, 16
 CFG = SACConfig(hidden=(32, 24), actor_lr=1e-3, critic_lr=2e-3, alpha_lr=3e-3, alpha=0.2, tau=0.01)
-FEW = settings(max_examples=20, deadline=None)
+FEW = settings(max_examples=20)
 
 
 def tensor(*values: float) -> Tensor:

@@ -137,7 +137,7 @@ def partitions(draw: Any) -> tuple[Partition, list[slice]]:
     return part, [slice(s, s + size) for s in range(0, n, size)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(partitions())
 def test_the_bound_never_falls(case: tuple[Partition, list[slice]]):
     """Not from chunk to chunk within a lap, and not over a move; columns of the responsibilities stay sums of 1."""
@@ -164,7 +164,7 @@ def test_the_bound_never_falls(case: tuple[Partition, list[slice]]):
     assert 1 <= len(part.stats) <= 8
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(partitions())
 def test_statistics_do_not_depend_on_the_batches(case: tuple[Partition, list[slice]]):
     part, chunks = case
@@ -172,7 +172,7 @@ def test_statistics_do_not_depend_on_the_batches(case: tuple[Partition, list[sli
     torch.testing.assert_close(torch.stack(parts).sum(0), part.stats, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(partitions())
 def test_a_pair_never_gains_more_than_its_promise(case: tuple[Partition, list[slice]]):
     """Merges are looked at only where the promise is positive: it must be an upper bound."""

@@ -25,7 +25,7 @@ from rlblocks.gaussians import (
     tanh_log_std,
 )
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 SEEDS = st.integers(0, 2**31)
 
 

@@ -114,7 +114,7 @@ def check_against(history, buffer, length, stride=1):
 # --- contents and valid starts --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     slots=st.integers(1, 8), num_envs=st.integers(1, 3), window=st.integers(1, 8), steps=st.integers(0, 30),
     within_episode=st.booleans(), seed=st.integers(0, 1000), p_end=st.sampled_from([0.0, 0.2, 1.0]),
@@ -307,7 +307,7 @@ def same_future(one, two, steps=20):
     assert one.rng.bit_generator.state == two.rng.bit_generator.state
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     slots=st.integers(2, 7), num_envs=st.integers(1, 3), within_episode=st.booleans(),
     gaps=st.lists(st.integers(0, 12), min_size=1, max_size=5),

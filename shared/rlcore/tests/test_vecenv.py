@@ -106,7 +106,7 @@ def check_toy(toys, vec, seed, first_env, steps):
             episode[i], count[i], total[i] = episode[i] + 1, 0, 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), first_env=st.integers(0, 500), num_envs=st.integers(1, 4), steps=st.integers(1, 40))
 def test_the_seed_rule_decides_every_episode(toys, seed, first_env, num_envs, steps):
     check_toy(toys, make_vec(TOY + "Toy", num_envs, seed=seed, first_env=first_env), seed, first_env, steps)
