@@ -15,7 +15,7 @@ import pytest
 from prismatic.cli import VERBS, main
 from prismatic.config import PRESETS, TrainConfig
 from prismatic.envs.toy import Reach
-from rlcore import video
+from rlcore import checkpoint, video
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,14 @@ def test_another_agent_s_checkpoint_is_refused(root: Path, capsys: pytest.Captur
     state_dir = ["eval", "--name", "moe", "--dir", str(root), "--checkpoint", str(path), "--eval-episodes", "1"]
     assert main(state_dir) == 0  # a file says itself what it is of
     assert "toy-cross" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_program_is_refused(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    state = checkpoint.load(root / "moe" / "checkpoints" / "final.pt")
+    checkpoint.save(tmp_path / "other.pt", {**state, "config": {"core": "mpn"}})
+    command = ["eval", "--name", "moe", "--dir", str(root), "--checkpoint", str(tmp_path / "other.pt")]
+    assert main(command) == 4
+    assert "is not one of a prismatic run" in capsys.readouterr().err
 
 
 def test_envs_and_doctor(capsys: pytest.CaptureFixture[str]):

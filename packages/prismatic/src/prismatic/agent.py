@@ -89,14 +89,14 @@ class Agent:
             sample = not eval_mode or cfg.eval_sample
             action = choose(mean, std, elites, weight, noise, sample=sample, explore=not eval_mode)
         else:
-            with self._precision():
+            with self.precision():
                 drawn = model.pi(model.encode(seen, ids), ids, noise.act)
             action = drawn.mean if eval_mode else drawn.action
         result: Array = action.float().cpu().numpy()
         return result
 
     def _encode_and_plan(self, obs: Tensor, task: Tensor, start: Tensor, noise: Any) -> tuple[Tensor, ...]:
-        with self._precision():
+        with self.precision():
             return plan(self.model, self.model.encode(obs, task), task, start, noise, self.settings)
 
     def policy(self, task: int, seed: int, *path: str | int, padded: bool = False) -> PlanningPolicy:
@@ -158,7 +158,7 @@ class Agent:
         cfg, model, task = self.cfg, self.model, batch["task"]
         terminated = batch["terminated"].float()
         action = model.mask_action(pad(batch["action"], model.action_dim), task)
-        with self._precision():
+        with self.precision():
             with torch.no_grad():
                 next_z = model.encode(pad(batch["next_obs"], model.obs_dim), task)  # (H, B, D)
                 next_action = model.pi(next_z, task, noise.next_action).action
@@ -210,7 +210,7 @@ class Agent:
         Returns: loss (); the scale of returns moved by this batch; metrics.
         """
         model = self.model
-        with self._precision():
+        with self.precision():
             sample = model.pi(states, task, noise.action)
             entropy = model.policy_entropy(sample, task)
             q = model.value(model.q(states, sample.action, task, noise.heads, detach=True)).mean(0)  # (H + 1, B)
@@ -258,7 +258,8 @@ class Agent:
         found = self.bad_terms.cpu().numpy()
         return TERMS[int(found.argmax())] if found.any() else None
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """What networks of this agent are asked in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.precision == "bf16")
 
     def dead_experts(self) -> list[str]:

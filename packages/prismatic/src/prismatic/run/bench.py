@@ -139,7 +139,7 @@ class Side:
     def plan_with(self, model: WorldModel, noise: Any) -> tuple[Tensor, ...]:
         """One env's plan in `model`, as the agent makes it."""
         obs, task = self.tensors()
-        with self.agent._precision():
+        with self.agent.precision():
             return plan(model, model.encode(obs, task), task, self.one.mean, noise, self.agent.settings)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -200,14 +200,14 @@ def plan_parts(side: Side, seconds: float, now: Clock) -> dict[str, float]:
     noise = memory.noise(agent.settings, side.cfg.size.num_q)
 
     def within(function: Callable[[], Any]) -> None:
-        with torch.inference_mode(), agent._precision():
+        with torch.inference_mode(), agent.precision():
             function()
 
     def prior() -> None:
         states, actions = prior_sequences(model, z, task.unsqueeze(1), noise.prior)
         score(model, states, actions, task.unsqueeze(1))
 
-    with torch.inference_mode(), agent._precision():
+    with torch.inference_mode(), agent.precision():
         z = model.encode(obs, task)
     calls: dict[str, Callable[[], Any]] = {
         "noise": lambda: memory.noise(agent.settings, side.cfg.size.num_q),

@@ -52,14 +52,14 @@ def open_run(cfg: SavedRun, which: str, where: str = "cpu", mpc: bool | None = N
         path = checkpoint.Checkpoints(folder / "checkpoints").find(*ALIASES[which])
     elif (path := Path(which)).suffix != ".pt":
         raise UsageError(f"--checkpoint {which}: expected best, final, latest, auto or a .pt file")
-    state = checkpoint.load(path)
+    state, on = checkpoint.load(path), device.resolve(where)
     try:
         train = from_dict(TrainConfig, state["config"], where=f"config in {path}")
         train = train if mpc is None else replace(train, mpc=mpc)
         device.set_threads(train.threads)  # as in training: the same numbers, and no core taken from others
         tasks = tuple(TaskSpec(**task) for task in state["parts"]["agent"]["tasks"])
-        agent = Agent(train, tasks, device.resolve(where))
+        agent = Agent(train, tasks, on)
         agent.load_state_dict(state["parts"]["agent"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, UsageError) as error:
         raise DataError(f"checkpoint {path} is not one of a prismatic run: {str(error)[:200]}") from error
     return Saved(folder, train, agent, tasks, path, int(state["step"]))
