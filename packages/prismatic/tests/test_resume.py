@@ -148,11 +148,31 @@ def test_memory_and_status_signals_change_nothing(number: signal.Signals, tmp_pa
     asked = final(train(tmp_path, "asked"))
     assert rows(tmp_path / "asked") == rows(tmp_path / "quiet")
     kept = 49 if number == signal.SIGUSR2 else 19  # of the gates' histories, which SIGUSR1 empties and nothing reads
-    for block in ("dynamics", "reward_net"):
-        assert int(asked["agent"]["model"][f"{block}.count"]) == kept
-        for parts, name in itertools.product((quiet, asked), ("count", "history", "task_history")):
-            del parts["agent"]["model"][f"{block}.{name}"]
+    assert forget(quiet, asked) == [49, 49, kept, kept]
     same(quiet, asked)
+
+
+def forget(*runs: dict[str, Any]) -> list[int]:
+    """Take the gates' histories out of what runs saved; how long each was."""
+    counts = []
+    for parts, block in itertools.product(runs, ("dynamics", "reward_net")):
+        counts.append(int(parts["agent"]["model"].pop(f"{block}.count")))
+        for name in ("history", "task_history"):
+            del parts["agent"]["model"][f"{block}.{name}"]
+    return counts
+
+
+def test_a_run_above_its_memory_limit_frees_then_saves_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = final(train(tmp_path, "whole"))
+    train(tmp_path, "halves", "--memory-limit", "0.001", code=85)
+    assert checkpoint.load(tmp_path / "halves" / "checkpoints" / "last.pt")["step"] == 20  # the first row
+    used = iter([3_000.0, 1_500.0])  # at the next row: enough is freed
+    with monkeypatch.context() as patch:
+        patch.setattr("prismatic.run.train.rss_mib", lambda: next(used, 1_000.0))
+        halves = final(train(tmp_path, "halves", "--memory-limit", "2"))
+    assert next(used, None) is None
+    forget(whole, halves)
+    same(whole, halves)
 
 
 def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):

@@ -11,7 +11,7 @@ import tyro.conf
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
 
-MAY_CHANGE = frozenset({"steps"})  # of a run that goes on
+MAY_CHANGE = frozenset({"steps", "memory_limit"})  # of a run that goes on
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ class TrainConfig(RunConfig):
     eval_episodes: int = 10  # Episodes of each, for each task.
     save_every: Annotated[int, _also("save-freq")] = 50_000  # Agent steps between checkpoints.
     save_replay: Annotated[bool, _also("save-buffer")] = True  # Keep the replay on disk, so that resuming is exact.
+    memory_limit: float | None = None  # GiB of resident memory: above it free some, else save and stop (exit 85).
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a GPU only.
     precision: Literal["float32", "bf16"] = "float32"  # Of the matrix products.
 
@@ -178,6 +179,8 @@ class TrainConfig(RunConfig):
             raise UsageError(f"moe_top_k: {self.moe_top_k} is more than n_experts {self.n_experts}")
         if self.moe_top_k == 1 < self.n_experts:
             raise UsageError("moe_top_k: one expert alone has weight 1, so its gate never learns; take 2, or 0 for all")
+        if self.memory_limit is not None and not self.memory_limit > 0:
+            raise UsageError(f"memory_limit: must be positive, got {self.memory_limit}")
         if self.moe_expert_dim is not None and self.moe_expert_dim < 1:
             raise UsageError(f"moe_expert_dim: must be at least 1, got {self.moe_expert_dim}")
         if self.use_moe and self.orthogonal == "features" and self.n_experts > self.size.mlp_dim:

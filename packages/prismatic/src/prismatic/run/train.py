@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from prismatic.replay import TaskReplay, replay_bytes, widths_of
 from rlcore import device
 from rlcore.errors import QuintetWarning, UsageError
 from rlcore.evaluate import evaluate
+from rlcore.logger import rss_mib
 from rlcore.run import Run
 from rlcore.vecenv import EpisodeStats, VecEnv, VecStep
 
@@ -95,6 +98,7 @@ class Training:
                 self.watch.check(run, self.step, self.agent)
                 facts = {"frame": self.frame, "buffer": len(self.replay)}
                 run.train_row(self.step, self.agent.updates, **facts, **self.watch.row())
+                self.heed_memory()
             if run.due("eval", self.step) and not random.all():
                 self.evaluate()
             if run.due("save", self.step):
@@ -139,6 +143,17 @@ class Training:
             self.replay.add(self.obs, action, moved, self.watch.is_init, envs.rows)
             self.watch.saw(moved, self.stats)
             self.obs, self.step = moved.obs, self.step + envs.num_envs
+
+    def heed_memory(self) -> None:
+        """Above the limit, let go of what can be made again; if that is not enough, stop as on SIGTERM."""
+        limit = self.cfg.memory_limit
+        if limit is None or rss_mib() <= 1024 * limit:
+            return
+        self.agent.clean_memory()
+        gc.collect()
+        if (used := rss_mib()) > 1024 * limit:
+            self.run.console.say(f"step {self.step:,}: {used:,.0f} MiB in use, above --memory-limit {limit:g} GiB")
+            signal.raise_signal(signal.SIGTERM)
 
     def evaluate(self) -> None:
         """Planned episodes of every task, always the same ones, in envs of their own: training does not notice.
