@@ -40,56 +40,26 @@ def test_only_an_unfinished_last_line_is_forgiven(tmp_path):
         plots.read_metrics(tmp_path / "elsewhere")
 
 
-def test_the_line_is_the_iqm_and_the_band_holds_the_quantiles(tmp_path):
+def test_the_line_is_the_iqm_and_the_band_holds_the_quantiles():
     table = np.random.default_rng(0).normal(size=(8, 5)).cumsum(1)
-    runs = [write_run(tmp_path / str(i), rows_of(values)) for i, values in enumerate(table)]
-    (axes,) = plots.learning_curves({"ours": runs}).axes
-    assert "95 % bootstrap interval" in axes.get_xlabel()
-    steps, middle = line(axes, "ours (8 runs)")
-    np.testing.assert_array_equal(steps, [0, 10, 20, 30, 40])
+    steps = np.arange(0, 50, 10)
+    found, middle, low, high = plots.middle_and_band([(steps, values) for values in table])
+    np.testing.assert_array_equal(found, steps)
     np.testing.assert_allclose(middle, stats.trim_mean(table, 0.25, axis=0))
-    assert len(axes.lines) == 1 + 8
-    band = axes.collections[0].get_paths()[0].vertices
-    for k, step in enumerate(steps):
-        edges = band[band[:, 0] == step, 1]
-        assert table[:, k].min() <= edges.min() <= middle[k] <= edges.max() <= table[:, k].max()
+    for k in range(len(steps)):
+        assert table[:, k].min() <= low[k] <= middle[k] <= high[k] <= table[:, k].max()
         theirs = stats.bootstrap(
             (table[:, k],), lambda x, axis: stats.trim_mean(x, 0.25, axis), method="percentile", rng=0
         ).confidence_interval
-        np.testing.assert_allclose([edges.min(), edges.max()], theirs, atol=0.15 * table[:, k].std())
+        np.testing.assert_allclose([low[k], high[k]], theirs, atol=0.15 * table[:, k].std())
 
 
-def test_runs_evaluated_at_other_steps_are_interpolated_where_all_have_been(tmp_path):
-    slow = write_run(tmp_path / "slow", rows_of([0, 10, 20], every=10))
-    fast = write_run(tmp_path / "fast", rows_of([0, 100, 200, 300, 400], every=15))  # goes on to step 60
-    (axes,) = plots.learning_curves({"both": [slow, fast]}).axes
-    steps, middle = line(axes, "both (2 runs)")
+def test_runs_evaluated_at_other_steps_are_interpolated_where_all_have_been():
+    slow = np.arange(0, 30, 10), np.array([0, 10, 20])
+    fast = np.arange(0, 75, 15), np.array([0, 100, 200, 300, 400])  # goes on to step 60
+    steps, middle, *_ = plots.middle_and_band([slow, fast])
     np.testing.assert_array_equal(steps, [0, 10, 15, 20])
     np.testing.assert_allclose(middle, [0, (10 + 200 / 3) / 2, (15 + 100) / 2, (20 + 400 / 3) / 2])
-
-
-def test_groups_keep_their_order_of_colours_and_say_what_is_missing(tmp_path):
-    runs = {name: [write_run(tmp_path / name, rows_of([1, 2]))] for name in ("a", "b", "c")}
-    (axes,) = plots.learning_curves(runs, title="CartPole-v1").axes
-    strong = [x for x in axes.lines if not x.get_label().startswith("_")]
-    assert [x.get_color() for x in strong] == plots.PALETTE[:3]
-    assert [x.get_label() for x in strong] == ["a (1 run)", "b (1 run)", "c (1 run)"]
-    assert axes.get_title() == "CartPole-v1"
-    assert axes.get_xlabel().startswith("env steps")
-    assert axes.get_ylabel() == "return per episode"
-    write_run(tmp_path / "a", rows_of([0.5], key="success_rate"))
-    with pytest.raises(DataError, match="b: none of its 1 runs has eval rows with 'success_rate'"):
-        plots.learning_curves(runs, key="success_rate")
-
-
-def test_the_legend_lies_beside_the_data(tmp_path):
-    runs = [write_run(tmp_path / "a", rows_of([1, 2]))]
-    figure = plots.learning_curves({f"a method with quite a long name, number {i}": runs for i in range(5)})
-    figure.draw_without_rendering()
-    legend, (axes,) = figure.legends[0].get_window_extent(), figure.axes
-    assert legend.y0 >= axes.get_window_extent().y1
-    assert legend.x0 >= 0
-    assert legend.x1 <= figure.bbox.x1
 
 
 def test_panels_show_what_there_is(tmp_path):
@@ -126,6 +96,6 @@ def test_figures_are_saved_whole(tmp_path, suffix, magic):
 
 
 def test_no_global_figure_is_left_behind(tmp_path):
-    plots.learning_curves({"a": [write_run(tmp_path, rows_of([1, 2]))]})
+    plots.training_panels(write_run(tmp_path, rows_of([1, 2])), [("Greedy", ["return_mean"], "eval")])
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []

@@ -49,30 +49,6 @@ def series(rows: Sequence[Mapping[str, Any]], key: str, kind: str) -> tuple[Arra
     return steps, values
 
 
-def learning_curves(
-    groups: Mapping[str, Sequence[Path]], key: str = "return_mean", kind: str = "eval", title: str = ""
-) -> Figure:
-    """One strong line a group: the IQM over its runs, with a 95 % bootstrap band; the runs themselves are thin lines.
-
-    Colours follow the order of `groups`. Between its own rows a run is interpolated.
-    """
-    figure, (axes,) = axes_grid(1, 1, 7, 4.4)
-    for (name, runs), colour in zip(groups.items(), itertools.cycle(PALETTE)):
-        curves = [curve for run in runs if (curve := series(read_metrics(run), key, kind))[0].size]
-        if not curves:
-            raise DataError(f"{name}: none of its {len(runs)} runs has {kind} rows with {key!r}")
-        steps, middle, low, high = middle_and_band(curves)
-        axes.plot(steps, middle, color=colour, lw=2, label=f"{name} ({len(curves)} run{'s' * (len(curves) > 1)})")
-        axes.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
-        for curve in curves:
-            axes.plot(*curve, color=colour, lw=0.6, alpha=0.4)
-    note = "env steps  (line: IQM of the runs, band: its 95 % bootstrap interval)"
-    axes.set(title=title, xlabel=note, ylabel=LABELS.get(key, key))
-    columns = max(1, 80 // (max(map(len, groups)) + 14))
-    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
-    return figure
-
-
 def middle_and_band(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array, Array, Array]:
     """Steps that all runs have reached (<= 200), IQM over runs there, and the band: whole runs drawn 1,000 times."""
     first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
