@@ -157,6 +157,55 @@ def test_no_usable_checkpoint_is_an_error_not_a_restart(cfg: WalkConfig):
         walk(cfg)
 
 
+def test_what_does_not_load_is_left_where_it_is(cfg: WalkConfig, monkeypatch: pytest.MonkeyPatch):
+    """A replay that is gone, a GPU without room, a newer format: nothing is wrong with the checkpoints themselves."""
+    walk(cfg)
+    folder = cfg.dir / "walk" / "checkpoints"
+    before = sorted(path.name for path in folder.iterdir())
+
+    def absent(self: Walk, state: dict[str, Any]) -> None:
+        raise DataError("replay segment 3 is missing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Walk, "load_state_dict", absent)
+        with pytest.raises(DataError, match=r"step 100 .* does not load: replay segment 3 is missing"):
+            walk(cfg)
+    with monkeypatch.context() as patch:
+        patch.setattr("rlcore.checkpoint.FORMAT", 0)
+        with pytest.raises(DataError, match="install a newer one"):
+            walk(cfg)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    walk(cfg)
+
+
+def test_a_newest_that_does_not_fit_is_set_aside_when_the_one_before_is_used(
+    cfg: WalkConfig, monkeypatch: pytest.MonkeyPatch
+):
+    expected = walk(cfg)
+    load, seen = Walk.load_state_dict, []
+
+    def picky(self: Walk, state: dict[str, Any]) -> None:
+        seen.append(0)
+        if len(seen) == 1:
+            raise DataError("replay segment 3 is torn")
+        load(self, state)
+
+    monkeypatch.setattr(Walk, "load_state_dict", picky)
+    with pytest.warns(QuintetWarning, match=r"segment 3 is torn; set aside"):
+        found = walk(cfg)
+    np.testing.assert_array_equal(found, expected)
+    assert (cfg.dir / "walk" / "checkpoints" / "step_000000100.pt.bad").exists()
+
+
+def test_before_its_first_checkpoint_a_run_may_change_its_mind(cfg: WalkConfig):
+    """Memory that is not there, say, is found out in the folder of the run: its name is not lost by that."""
+    with pytest.raises(MemoryError), Run.open(replace(cfg, scale=9.0), program="walk", total=100):
+        raise MemoryError
+    walk(cfg)
+    with pytest.raises(UsageError, match=r"scale: 1\.0 -> 2\.0"):
+        walk(replace(cfg, scale=2.0))
+
+
 def test_other_options_are_refused_with_the_difference(cfg: WalkConfig):
     walk(cfg)
     with pytest.raises(UsageError, match=r"scale: 1\.0 -> 2\.0"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rlcore.errors import DataError, UsageError
+from rlcore.files import locked
 from rlcore.sweep import CollectConfig, SweepConfig, collect, load_jobs, make, run_sweep
 
 # A job that acts by its --mode and writes what a run writes. `once` is preempted the first time it is started.
@@ -132,6 +133,7 @@ def test_without_a_grid_there_is_one_job_named_like_the_file(place):
         ("name = '../up'\n", "name: '../up' is no folder name"),
         ("name = 3\n", "s.toml: name: expected printable text, got 3"),
         ("[grid]\nenv = ['" + "x" * 200 + "']", "is no folder name"),
+        ("[fixed]\noverwrite = true", "overwrite: a job that is run again would begin again"),
         ("[grid\n", "line 1"),
     ],
 )
@@ -139,6 +141,13 @@ def test_bad_sweeps_are_refused(place, text, said):
     with pytest.raises(UsageError) as caught:
         load_jobs(CollectConfig(file=write(text)))
     assert said in str(caught.value)
+
+
+def test_one_sweep_at_a_time(place):
+    cfg = SweepConfig(file=write('command = "sweepjob"'))
+    assert run_sweep(cfg) == 0
+    with locked(Path("sweeps/s")), pytest.raises(UsageError, match="is in use by process"):
+        run_sweep(cfg)
 
 
 def test_one_failure_stops_no_other_and_finished_jobs_are_skipped(place, capfd):

@@ -31,6 +31,10 @@ _COMMENT_BYTES = len(_MARK) + 64
 _NAME = re.compile(r"step_(\d{9,})\.pt")
 
 
+class Damaged(DataError):
+    """The bytes are not those that were written."""
+
+
 def portable(value: Any) -> Any:
     """Copy of `value` with numpy arrays as tensors and numpy scalars as Python numbers: what a checkpoint may hold."""
     if isinstance(value, Mapping):
@@ -127,16 +131,16 @@ def _verify(path: Path) -> None:
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size <= _COMMENT_BYTES:
-            raise DataError(f"checkpoint {path} is only {size} bytes long: truncated or empty")
+            raise Damaged(f"checkpoint {path} is only {size} bytes long: truncated or empty")
         file.seek(-_COMMENT_BYTES, os.SEEK_END)
         comment = file.read()
         if not comment.startswith(_MARK):
-            raise DataError(f"checkpoint {path} does not end in its checksum: truncated, or not written by Quintet")
+            raise Damaged(f"checkpoint {path} does not end in its checksum: truncated, or not written by Quintet")
         if _digest(file, size - _COMMENT_BYTES) != comment[len(_MARK) :].decode("ascii", "replace"):
-            raise DataError(f"checkpoint {path} is damaged: its bytes do not match its SHA-256")
+            raise Damaged(f"checkpoint {path} is damaged: its bytes do not match its SHA-256")
     with zipfile.ZipFile(path) as archive:  # a file with a right checksum may still be hostile: no zip bombs
         if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size for entry in archive.infolist()):
-            raise DataError(f"checkpoint {path} holds compressed or oversized entries: not written by Quintet")
+            raise Damaged(f"checkpoint {path} holds compressed or oversized entries: not written by Quintet")
 
 
 def _digest(file: IO[bytes], count: int) -> str:
@@ -186,11 +190,14 @@ class Checkpoints:
                 self.path(step).unlink()
 
     def newest_first(self) -> Iterator[dict[str, Any]]:
-        """Load valid checkpoints, newest first. A bad one is reported, set aside as `.bad`, and skipped."""
+        """Load valid checkpoints, newest first. A damaged one is reported, set aside as `.bad`, and skipped.
+
+        DataError for a sound one that cannot be read here and now, of a newer format say: nothing is set aside.
+        """
         for step in reversed(self.steps()):
             try:
                 state = load(self.path(step))
-            except DataError as error:
+            except Damaged as error:
                 self.reject(step, error)
             else:
                 yield state

@@ -264,15 +264,21 @@ class Run:
         return {"device": self.cfg.device, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
     def restore(self, **parts: Any) -> int:
-        """Load the newest sound checkpoint into `parts`; returns its step, or 0 with nothing loaded."""
+        """Load the newest checkpoint that fits into `parts`; returns its step, or 0 with nothing loaded."""
+        unfit: list[tuple[int, Exception]] = []
         for state in self.checkpoints.newest_first():
             try:
                 self._load(state, parts)
             except (DataError, KeyError, TypeError, ValueError, RuntimeError) as error:
-                self.checkpoints.reject(state["step"], error)
+                unfit.append((state["step"], error))
                 continue
+            for step, why_not in unfit:  # the run goes on from before them
+                self.checkpoints.reject(step, why_not)
             self.console.say(f"{self.folder}: resuming at step {state['step']:,} of {self.total:,}")
             return int(state["step"])
+        if unfit:  # sound files, which something else may well read: none is touched
+            step, why_not = unfit[0]
+            raise DataError(f"the checkpoint of step {step:,} in {self.folder} does not load: {why_not}") from why_not
         if any(self.checkpoints.folder.glob("*.bad")):
             raise DataError(f"no checkpoint in {self.checkpoints.folder} can be used; start anew with --overwrite")
         self.record.cut(0)
@@ -310,7 +316,8 @@ class Run:
         # Learning may have gone on since this step was saved; the best one stays what was scored.
         self.save(step, anew=self.stopping and step != self.best["step"], **parts)
         if self.stopping and not (whole and step >= self.total):
-            again = f"saved at step {step:,} in {self.folder}; the same command with --name {self.folder.name} goes on"
+            how = f"--name {self.folder.name}{' and without --overwrite' * self.cfg.overwrite}"
+            again = f"saved at step {step:,} in {self.folder}; the same command with {how} goes on"
             raise (Interrupted if self._stop == signal.SIGINT else Preempted)(again)
         with self._saving("checkpoint"):
             self.checkpoints.link(step, *self.links["final"])
@@ -362,7 +369,8 @@ def _check_same_config(folder: Path, cfg: RunConfig, program: str, free: frozens
         raise UsageError(f"{folder} is a run of {before.get('program')}, not of {program}: use another --name")
     known = to_dict(from_dict(type(cfg), before["config"], str(path)))  # options that are new have their defaults
     old, new = ({k: v for k, v in c.items() if k not in free} for c in (known, to_dict(cfg)))
-    if changes := diff(old, new):
+    begun = any((folder / "checkpoints").glob("step_*"))  # before that there is nothing that other options could spoil
+    if begun and (changes := diff(old, new)):
         raise UsageError(
             f"{folder} was run with other options ({'; '.join(changes)}): use another --name, or --overwrite"
         )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import itertools
 import os
 import re
@@ -34,7 +35,7 @@ import tyro
 
 from rlcore.config import RunConfig, from_dict, load_file
 from rlcore.errors import Interrupted, Preempted, UsageError
-from rlcore.files import read_json, write_atomic, write_json
+from rlcore.files import locked, read_json, write_atomic, write_json
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -96,6 +97,8 @@ def load_jobs(cfg: CollectConfig) -> tuple[str, list[Job]]:
     name = RunConfig(name=file.name or cfg.file.stem).name or ""  # checks that it can be a folder
     command = file.command or f"{program.parent.name if program.name == '__main__.py' else program.name} train"
     fixed, grid = dict(_flatten(file.fixed)), dict(_flatten(file.grid))
+    if "overwrite" in fixed | grid:
+        raise UsageError(f"{where}: overwrite: a job that is run again would begin again: delete its folder instead")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"{where}: [grid] {key}: expected a list of values, such as [1, 2]")
@@ -133,7 +136,8 @@ def make(cfg: CollectConfig) -> tuple[Path, list[Job]]:
 def run_sweep(cfg: SweepConfig) -> int:
     """Run what is not finished yet; exit code 1 when a job failed. The same command continues a stopped sweep."""
     folder, jobs = make(cfg)
-    codes = run_local(jobs, folder, cfg.workers, cfg.retries)
+    with locked(folder):
+        codes = run_local(jobs, folder, cfg.workers, cfg.retries)
     width = max(len(job.name) for job in jobs)
     for job in jobs:
         code, log = codes[job.id], folder / "logs" / f"{job.id:04d}.err"
@@ -203,17 +207,18 @@ def collect(cfg: CollectConfig) -> None:
     columns = ["name", *jobs[0].grid, "state", "step", "last_return", "best_return", "best_step"]
     path = cfg.sweeps / name / "sweep.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for job in jobs:
-            row = {key: _text(value, key) for key, value in job.grid.items()} | {"name": job.name, "state": job.state}
-            rows = read_metrics(Path(job.run)) if Path(job.run, "metrics.jsonl").exists() else []
-            steps, returns = series(rows, "return_mean", "eval")
-            if steps.size:
-                row |= {"step": f"{steps[-1]:.0f}", "last_return": str(returns[-1])}
-                row |= {"best_step": f"{steps[returns.argmax()]:.0f}", "best_return": str(returns.max())}
-            writer.writerow(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for job in jobs:
+        row = {key: _text(value, key) for key, value in job.grid.items()} | {"name": job.name, "state": job.state}
+        rows = read_metrics(Path(job.run)) if Path(job.run, "metrics.jsonl").exists() else []
+        steps, returns = series(rows, "return_mean", "eval")
+        if steps.size:
+            row |= {"step": f"{steps[-1]:.0f}", "last_return": str(returns[-1])}
+            row |= {"best_step": f"{steps[returns.argmax()]:.0f}", "best_return": str(returns.max())}
+        writer.writerow(row)
+    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
     print(path)
 
 
