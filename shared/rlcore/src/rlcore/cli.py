@@ -50,6 +50,8 @@ def dispatch(
             if own is not None or not issubclass(cls, RunConfig):
                 presets, auto_preset = own, None
             cfg = parse(cls, options, prog, summary, presets, auto_preset)
+            if not hasattr(cfg, "threads"):  # before torch loads: looking at a run takes no core from what trains
+                os.environ.setdefault("OMP_NUM_THREADS", "1")
             result = resolve_name(function)(cfg)  # imported only now, so that --help and errors need not wait for it
             sys.stdout.flush()
             return result if isinstance(result, int) else 0

@@ -64,5 +64,4 @@ def renderer_fix(what: str) -> str:
 
 def why(error: Exception) -> str:
     """The error in one line, with what to do where that is known."""
-    what = f"{type(error).__name__}: {error}"
-    return "; ".join(filter(None, (what, renderer_fix(what))))
+    return "; ".join(filter(None, (what := f"{type(error).__name__}: {error}", renderer_fix(what))))

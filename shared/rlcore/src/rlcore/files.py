@@ -93,6 +93,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def set_aside(folder: Path) -> None:
+    """Nothing is lost: the old folder becomes NAME.old1, NAME.old2, ... UsageError where a process owns it."""
+    with locked(folder):
+        number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old{n}").exists())
+        folder.rename(folder.with_name(f"{folder.name}.old{number}"))
+
+
 def problem(error: OSError, folder: Path) -> EnvironmentProblem:
     """One clear line for a file operation that failed somewhere in `folder`."""
     cause = f"{error.filename or folder}: {error.strerror or error}"

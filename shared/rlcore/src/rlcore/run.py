@@ -55,6 +55,7 @@ class Run:
         self.best: dict[str, Any] = {"score": None, "step": None}
         self._stop: signal.Signals | None = None
         self.asked_to_free = False  # by SIGUSR1, for what a method may forget; it sets this back
+        self.whole = True  # False where a signal made the method give something of this step up, its evaluation say
         self._before = {"wall_s": 0.0, "cpu_s": 0.0}  # clocks of earlier sessions
         self._wall_start, self._cpu_start = time.monotonic(), time.process_time()
         self._last_row = (self._wall_start, 0, 0)  # clock, step and updates at the last train row
@@ -91,7 +92,7 @@ class Run:
             if cfg.resume == "must" and not (folder / "config.json").exists():
                 raise UsageError(f"--resume must: there is no run {folder}{near(folder)}")
             if cfg.overwrite and folder.exists():
-                _set_aside(folder)
+                files.set_aside(folder)
             for name in FOLDERS:
                 (folder / name).mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -214,8 +215,15 @@ class Run:
         return {"wall_s": self._before["wall_s"] + wall, "cpu_s": self._before["cpu_s"] + cpu}
 
     # --- saving and resuming ----------------------------------------------------------------------------------------
-    def save(self, step: int, *, anew: bool = False, **parts: Any) -> None:
-        """Save all that shapes the future as the checkpoint of `step`; one already there is kept, unless `anew`."""
+    def save(self, step: int, **parts: Any) -> None:
+        """Save everything that shapes the future as the checkpoint of `step`; one already there is kept."""
+        self._save(step, parts)
+
+    def save_anew(self, step: int, **parts: Any) -> None:
+        """The same, in place of one that is already there."""
+        self._save(step, parts, anew=True)
+
+    def _save(self, step: int, parts: Mapping[str, Any], anew: bool = False) -> None:
         with self._saving("checkpoint"):
             there = self.checkpoints.path(step).exists()
             if anew and there:
@@ -308,14 +316,11 @@ class Run:
         self._last_row = (time.monotonic(), int(state["step"]), int(state["parts"].get("agent", {}).get("updates", 0)))
         seeding.set_global_state(state["rng"])
 
-    def finish(self, step: int, *, whole: bool = True, **parts: Any) -> Path:
-        """Save; then return the directory if the run is complete, raise Preempted or Interrupted if a signal came.
-
-        whole: False where something of the last step, its evaluation say, was given up.
-        """
+    def finish(self, step: int, **parts: Any) -> Path:
+        """Save; then return the directory if the run is complete, raise Preempted or Interrupted if a signal came."""
         # Learning may have gone on since this step was saved; the best one stays what was scored.
-        self.save(step, anew=self.stopping and step != self.best["step"], **parts)
-        if self.stopping and not (whole and step >= self.total):
+        self._save(step, parts, anew=self.stopping and step != self.best["step"])
+        if self.stopping and not (self.whole and step >= self.total):
             how = f"--name {self.folder.name}{' and without --overwrite' * self.cfg.overwrite}"
             again = f"saved at step {step:,} in {self.folder}; the same command with {how} goes on"
             raise (Interrupted if self._stop == signal.SIGINT else Preempted)(again)
@@ -348,13 +353,6 @@ def _handlers(stop: Callable[..., Any], free: Callable[..., Any], status: Callab
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _set_aside(folder: Path) -> None:
-    """Nothing is lost: the old run becomes NAME.old1, NAME.old2, ..."""
-    with files.locked(folder):
-        number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old{n}").exists())
-        folder.rename(folder.with_name(f"{folder.name}.old{number}"))
 
 
 def _check_same_config(folder: Path, cfg: RunConfig, program: str, free: frozenset[str]) -> None:

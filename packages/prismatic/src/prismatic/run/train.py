@@ -86,7 +86,7 @@ class Training:
         run = self.run
         if self.watch.unscored:
             self.evaluate()
-            run.save(self.step, anew=True, **self.parts)  # what is there says that the evaluation is still to come
+            run.save_anew(self.step, **self.parts)  # what is there says that the evaluation is still to come
         while run.going(self.step):
             random = self.random()
             with run.phase("learn"):
@@ -104,7 +104,8 @@ class Training:
             if run.due("save", self.step):
                 with run.phase("save"):
                     run.save(self.step, **self.parts)
-        return run.finish(self.step, whole=not self.watch.unscored, **self.parts)
+        run.whole = not self.watch.unscored
+        return run.finish(self.step, **self.parts)
 
     @property
     def frame(self) -> int:
