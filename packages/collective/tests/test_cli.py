@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from collective.cli import MODES, VERBS, main, translated
 from collective.config import MT10, MT25, MT50, resolve_tasks
 from collective.run.config_show import CONFIGS
 from rlcore.errors import QuintetWarning, UsageError
+from rlcore.files import locked
 
 
 def test_benchmarks_are_of_meta_worlds_sizes():
@@ -110,6 +112,33 @@ def test_a_mistake_does_not_take_a_pipelines_name(tmp_path: Path, capsys: pytest
         assert not (tmp_path / "p" / "config.json").exists()
     assert main([*words, "--resume", "must"]) == 2
     assert "there is no pipeline" in capsys.readouterr().err
+    (tmp_path / "p" / "report.json").write_text("{}")
+    assert main([*words, "--overwrite", "--stage-preset", "debgu"]) == 2
+    assert (tmp_path / "p" / "report.json").exists()  # nor sets the earlier one aside
+    with locked(tmp_path / "p"):  # nor does another process take it from its owner
+        assert main([*words, "--overwrite"]) == 2
+    assert "is in use by" in capsys.readouterr().err
+    assert (tmp_path / "p" / "report.json").exists()
+
+
+def test_every_seed_that_a_pipeline_takes_suits_all_of_its_stages(tmp_path: Path):
+    from collective.config_pipeline import PipelineConfig
+    from collective.run.pipeline import stages
+
+    assert [*stages(PipelineConfig(benchmark="mt5", seed=2**40), tmp_path)][-1] == "evaluate"
+
+
+def test_sigterm_between_the_runs_of_a_pipeline_is_a_preemption(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from collective.run import pipeline
+
+    monkeypatch.setattr(pipeline, "record", lambda cfg: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([*PIPELINE, "--dir", str(tmp_path), "--name", "p"]) == 85
+    assert "the same command goes on" in capsys.readouterr().err
+    assert (tmp_path / "p" / "clocks.json").exists()  # what it cost so far is not lost
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_pipelines_stages_are_the_commands_with_their_own_presets(tmp_path: Path):

@@ -163,6 +163,12 @@ class TestCommands:
         assert len({*data.goal_id}) == data.trajectories == 24
         assert data.goal_id.min() >= 10  # the first quarter of each task's 20
 
+    @pytest.mark.parametrize("words", [["split"], ["subsample", "--out", "s"]])
+    def test_a_seed_below_0_is_refused(self, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        folder = write(tmp_path / "d", made([1] * 40))
+        assert main(["dataset", words[0], str(folder), *words[1:], "--seed", "-1"]) == 2
+        assert "seed" in capsys.readouterr().err
+
     def test_a_part_keeps_what_was_held_out(self, tmp_path: Path):
         folder = write(tmp_path / "d", made([1] * 40))
         assert main(["dataset", "split", str(folder), "--fraction", "0.5"]) == 0

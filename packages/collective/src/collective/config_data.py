@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import tyro.conf
 
-from collective.config import TasksConfig, check_range
+from collective.config import SEEDS, TasksConfig, check_range
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
 
@@ -79,6 +79,7 @@ class SplitConfig(DatasetConfig):
     seed: int = 0  # Decides which.
 
     def __post_init__(self) -> None:
+        check_range(self, "seed", low=0, high=SEEDS)
         if not 0 < self.fraction < 1:
             raise UsageError(f"fraction: must be in (0, 1), got {self.fraction}")
 
@@ -104,5 +105,6 @@ class SubsampleConfig(DatasetConfig):
 
     def __post_init__(self) -> None:
         check_range(self, "max", "above", high=2**31)
+        check_range(self, "seed", low=0, high=SEEDS)
         if not 0 <= self.drop_first < 1:
             raise UsageError(f"drop_first: must be in [0, 1), got {self.drop_first}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from collective.config import TasksConfig, check_range
+from collective.config import SEEDS, TasksConfig, check_range
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
 
@@ -101,4 +101,5 @@ class EvaluateConfig(TasksConfig):
 
     def __post_init__(self) -> None:
         check_range(self, "episodes", "copies", "horizon", "stop_after_success", high=2**31)
-        check_range(self, "goal_seed", "workers", "seed", low=0, high=2**31)
+        check_range(self, "goal_seed", "workers", low=0, high=2**31)
+        check_range(self, "seed", low=0, high=SEEDS)

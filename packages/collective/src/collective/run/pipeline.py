@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from collective.analysis.report import report
@@ -19,8 +21,8 @@ from collective.run.distill import distill
 from collective.run.record import record
 from collective.run.train_encoder import train as train_encoder
 from rlcore.config import FREE_ON_RESUME, diff, from_dict, to_dict
-from rlcore.errors import UsageError
-from rlcore.files import explained, locked, read_json, write_json
+from rlcore.errors import Preempted, UsageError
+from rlcore.files import explained, locked, read_json, set_aside, write_json
 
 T = TypeVar("T")
 SHARED = (  # options that every stage gets
@@ -35,13 +37,12 @@ def pipeline(cfg: PipelineConfig) -> Path:
     Raises: what the stages raise; UsageError where the name was used with other options.
     """
     folder = cfg.dir / cfg.called
-    with explained(folder):
+    every = stages(cfg, folder)  # a mistake in an option is found before the name is taken
+    with explained(folder), preempted(folder):
         if cfg.overwrite and folder.exists():
-            number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old{n}").exists())
-            folder.rename(folder.with_name(f"{folder.name}.old{number}"))  # nothing is lost
+            set_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            every = stages(cfg, folder)  # a mistake in an option is found before the name is taken
             same_options(folder, cfg)
             clocks = Clocks(folder)
             for name, (result, stage) in every.items():
@@ -51,6 +52,20 @@ def pipeline(cfg: PipelineConfig) -> Path:
                     stage()
             report(folder, clocks.seconds, cfg.arms)
     return folder
+
+
+@contextmanager
+def preempted(folder: Path) -> Iterator[None]:
+    """SIGTERM where no run of a stage listens, between them and while scoring: Preempted, and what is whole stays."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Preempted(f"stopped in {folder}; the same command goes on")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def stages(cfg: PipelineConfig, folder: Path) -> dict[str, tuple[Path | None, Callable[[], Any]]]:
@@ -74,12 +89,13 @@ def stages(cfg: PipelineConfig, folder: Path) -> dict[str, tuple[Path | None, Ca
             **{key: getattr(cfg, key) for key in same}, **common,
         },
     )  # fmt: skip
+    exams = [exam(cfg, folder, arm) for arm in cfg.arms]
     final = Path("checkpoints/final.pt")
     every: dict[str, tuple[Path | None, Callable[[], Any]]] = {
         "record": (data / final, lambda: record(recording)),
         "train-encoder": (encoder / final, lambda: train_encoder(encoding)),
         "distill": (folder / "collective" / final, lambda: distill(distilling)),
-        "evaluate": (None, lambda: score(cfg, folder)),
+        "evaluate": (None, lambda: score(exams)),
     }
     if "cls" not in cfg.arms:
         del every["train-encoder"]
@@ -97,18 +113,21 @@ def stage_config(cls: type[T], cfg: PipelineConfig, changes: Mapping[str, Any]) 
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]
 
 
-def score(cfg: PipelineConfig, folder: Path) -> None:
-    """Score each arm that has no file yet; the first one's episodes go on to the end, whatever happens before."""
-    for arm in cfg.arms:
-        stop = None if arm == cfg.arms[0] else 1
-        options = EvaluateConfig(
-            run=folder / "collective", episodes=cfg.eval_episodes, horizon=cfg.eval_horizon, arms=(arm,),
-            label=f"eval_{arm}", device=cfg.device, quiet=cfg.quiet, workers=cfg.workers, seed=cfg.seed,
-            stop_after_success=stop,
-        )  # fmt: skip
-        path = folder / "collective" / f"{options.label}.json"
-        if not path.is_file():
-            evaluation.write(evaluation.measure(options), path.parent, options.label)
+def exam(cfg: PipelineConfig, folder: Path, arm: str) -> EvaluateConfig:
+    """How an arm is scored. The first one's episodes go on to the end, whatever happens before."""
+    return EvaluateConfig(
+        run=folder / "collective", episodes=cfg.eval_episodes, horizon=cfg.eval_horizon, arms=(arm,),
+        label=f"eval_{arm}", device=cfg.device, quiet=cfg.quiet, workers=cfg.workers, seed=cfg.seed,
+        stop_after_success=None if arm == cfg.arms[0] else 1,
+    )  # fmt: skip
+
+
+def score(exams: Sequence[EvaluateConfig]) -> None:
+    """Score each arm that has no file yet."""
+    for options in exams:
+        assert options.run is not None
+        if not (options.run / f"{options.label}.json").is_file():
+            evaluation.write(evaluation.measure(options), options.run, options.label)
 
 
 def same_options(folder: Path, cfg: PipelineConfig) -> None:
