@@ -21,6 +21,7 @@ from gasp.config import CollectKitchenConfig
 from gasp.demos.kitchen import Part
 from gasp.kitchen_obs import SUBTASKS, done, goal_vector
 from gasp.run import data_kitchen
+from rlcore.files import locked
 from rlcore.seeding import numpy_generator
 
 COLLECT = ["data", "collect", "kitchen", "--quiet", "--episodes", "7", "--save-every", "3", "--out"]
@@ -164,6 +165,10 @@ def test_fewer_episodes_than_there_are_is_refused(
     assert main([*words, "--episodes", "2"]) == 2
     error = capsys.readouterr().err
     assert "holds 3 episodes already, --episodes asks for 2: ask for 3 or more, or begin anew with --overwrite" in error
+    with locked(tmp_path / "d.unfinished"):  # another process is at it: nothing of its is taken away
+        assert main([*words, "--episodes", "2", "--overwrite"]) == 2
+        assert "is in use by" in capsys.readouterr().err
+        assert len(list((tmp_path / "d.unfinished").glob("block_*"))) == 1
     assert main([*words, "--episodes", "2", "--overwrite"]) == 0
     assert data.load(tmp_path / "d.h5").meta["options"]["episodes"] == 2
 

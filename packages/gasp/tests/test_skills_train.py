@@ -18,6 +18,7 @@ from stopped_gasp_runs import final, killed_ends_the_same, rows, same, signal_sa
 
 from gasp import data
 from gasp.cli import main
+from gasp.config_skills import ModelConfig, SkillsConfig
 from gasp.config_views import ViewConfig
 from gasp.latent import LatentPrior, fit_epochs
 from gasp.run.saved import find, load_skills, read_skills
@@ -105,6 +106,11 @@ def test_skills_are_whole_on_another_device(gasp_skills: Path):
 
 def test_spirls_skills_have_no_mixture(spirl_skills: Path):
     assert load_skills(spirl_skills).mixture is None
+
+
+def test_batch_norm_of_one_window_is_refused():
+    with pytest.raises(UsageError, match="batch norm needs at least 2"):
+        SkillsConfig(data=Path("d.h5"), model=ModelConfig(norm="batch"), batch=1)
 
 
 def test_what_is_no_skill_run_is_named(tmp_path: Path, gasp_skills: Path):

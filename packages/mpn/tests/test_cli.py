@@ -106,6 +106,8 @@ def test_doctor_explains_what_a_memory_can_read(capsys: pytest.CaptureFixture[st
         (["--eta", "nan"], "eta"),
         (["--buffer-size", "20"], "buffer_size"),
         (["--n-step", "9"], "n_step"),
+        (["--max-episode-steps", "0"], "max_episode_steps"),
+        (["--lr-end", "-1"], "lr_end"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--no-such-option", "1"], "no-such-option"),
     ],
@@ -118,6 +120,15 @@ def test_a_mistake_is_one_line_that_names_it(
     assert code in (2, 5)
     assert words in said.err + said.out
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("verb", ["eval", "render"])
+@pytest.mark.parametrize("option", [("--max-episode-steps", "-5"), ("--seed-base", "-1")])
+def test_looking_at_a_run_has_its_limits_too(
+    verb: str, option: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([verb, "--dir", str(tmp_path), "--name", "x", *option]) == 2
+    assert option[0][2:].replace("-", "_") in capsys.readouterr().err
 
 
 def test_presets_are_valid_and_tasks_find_theirs():

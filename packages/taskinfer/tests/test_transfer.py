@@ -266,6 +266,11 @@ def test_stopped_in_the_second_level_it_goes_on_with_it(
     monkeypatch.setattr(Run, "going", lambda self, step: (steps.append(step), going(self, step))[1])
     assert transfer(tmp_path / "cut", toy_run, low_run) == 0
     assert min(steps) == 3 * 5 * 2  # the first level is not played again
+    told = [
+        [(row["kind"], row["step"]) for row in map(json.loads, (tmp_path / name / "t" / "metrics.jsonl").open())]
+        for name in ("cut", "whole")
+    ]
+    assert told[0] == told[1]  # nor does what was given up stay in the record
     assert (folder / "result.json").read_bytes() == (tmp_path / "whole" / "t" / "result.json").read_bytes()
 
 

@@ -119,6 +119,8 @@ class SkillsConfig(RunConfig):
         super().__post_init__()
         check_range(self, "epochs", "updates_per_epoch", "batch")
         check_range(self, "warmup_updates", low=0)
+        if self.model.norm == "batch" and self.batch < 2:
+            raise UsageError("batch: batch norm needs at least 2 windows in each update, got 1")
         check_positive(self, "beta", "target_kl", "beta_lr", "lr", "clip")
         if not 0 <= self.lr_end <= 1:
             raise UsageError(f"lr_end: must be in [0, 1], got {self.lr_end}")

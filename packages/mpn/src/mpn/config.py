@@ -120,6 +120,9 @@ class TrainConfig(RunConfig):
         for key in ("lr", "grad_clip", "huber_delta"):
             if not 0 < getattr(self, key) < 1e6:
                 raise UsageError(f"{key}: must be positive, got {getattr(self, key)}")
+        if not 0 <= self.lr_end < 1e6:
+            raise UsageError(f"lr_end: must not be negative, got {self.lr_end}")
+        check_limit(self.max_episode_steps)
         if self.n_step > self.sequence_length:
             raise UsageError(f"n_step: {self.n_step} is longer than sequence_length {self.sequence_length}")
         if self.num_episodes is not None and self.num_episodes < 1:
@@ -163,6 +166,16 @@ class SavedRun:
     debug: bool = False  # Show full tracebacks.
 
 
+def check_limit(steps: int | None) -> None:
+    if steps is not None and not 1 <= steps < 2**40:
+        raise UsageError(f"max_episode_steps: must be at least 1 and of sensible size, got {steps}")
+
+
+def check_seed_base(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed_base: must be in 0 .. {2**63 - 1}, got {seed}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(SavedRun):
     """Score a run's policy, greedily, on episodes it has never seen; writes eval.json."""
@@ -174,6 +187,10 @@ class EvalConfig(SavedRun):
     device: str = "cpu"  # auto, cpu, cuda or cuda:0.
     json: bool = False  # Print the result as JSON.
 
+    def __post_init__(self) -> None:
+        check_limit(self.max_episode_steps)
+        check_seed_base(self.seed_base)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RenderConfig(SavedRun):
@@ -184,6 +201,10 @@ class RenderConfig(SavedRun):
     seed_base: int = 10_000  # Run seed of the episode.
     fps: int = 25  # Frames a second.
     max_episode_steps: int | None = None  # Time limit; the task's own if left out.
+
+    def __post_init__(self) -> None:
+        check_limit(self.max_episode_steps)
+        check_seed_base(self.seed_base)
 
 
 @dataclass(frozen=True, kw_only=True)

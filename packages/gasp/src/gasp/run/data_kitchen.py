@@ -36,10 +36,11 @@ def collect_kitchen(cfg: CollectKitchenConfig) -> int:
         return 0
     folder = path.with_name(f"{path.stem}.unfinished")
     with explained(folder):
-        if cfg.overwrite:
-            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
+            if cfg.overwrite:
+                for old in folder.glob("[!.]*"):  # the lock stays: it is ours
+                    old.unlink()
             same_options(folder, options)
             sweep_temporaries(folder)
             not_beyond(folder, cfg.episodes)

@@ -65,7 +65,7 @@ def play(run: Run, reused: Reused, name: str, step: int) -> Record | None:
     """One episode of every body under one high level; None where a signal asked for a stop."""
     cfg, tasks = reused.cfg, reused.tasks()
     driver = Driver(reused.stack, len(tasks), cfg.decisions, run.seed("bodies"))
-    every = max(1, cfg.decisions // 10)
+    every, rows = max(1, cfg.decisions // 10), run.record.length
 
     def going(t: int) -> bool:
         now = step + t * len(tasks) * reused.stack.stride
@@ -75,6 +75,8 @@ def play(run: Run, reused: Reused, name: str, step: int) -> Record | None:
 
     record = driver.run(reused.high_level(name), lambda t: tasks, going)
     driver.close()
+    if record is None:
+        run.record.cut(rows)  # the episode is played again, and tells of itself again
     if driver.broken:
         text = f"{name}: the simulation of {driver.broken} of {driver.num} bodies broke down: they count as fallen"
         warnings.warn(text, QuintetWarning, stacklevel=2)
