@@ -13,6 +13,7 @@ import torch
 
 from mpn.cli import main
 from mpn.run import train as train_module
+from mpn.run.history import History
 from rlcore import checkpoint
 from rlcore.run import Run
 
@@ -105,6 +106,18 @@ def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):
     seldom = train(tmp_path, "seldom", "--eval-every", "100000", "--save-every", "100000")
     same(final(often)["parts"]["agent"], final(seldom)["parts"]["agent"])
     assert rows(often) == rows(seldom)
+
+
+@pytest.mark.parametrize(("choice", "code"), [("stop", 5), ("continue", 0)])
+def test_a_disk_too_full_for_the_history_stops_a_run_or_does_not(
+    choice: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def full(self: History) -> None:
+        raise OSError(28, "No space left on device", "history.json")
+
+    monkeypatch.setattr(History, "write", full)
+    train(tmp_path, "run", "--on-save-error", choice, code=code)
+    assert "No space left on device" in capsys.readouterr().err
 
 
 def test_one_seed_one_run_other_seed_other_run(tmp_path: Path):

@@ -195,7 +195,7 @@ class Run:
         if bad := [k for k, v in values.items() if isinstance(v, float) and not np.isfinite(v)]:
             self.diverged(step, " and ".join(bad), {})
         written = {"kind": kind, "step": step, **values, **{k: round(v, 3) for k, v in self._clocks().items()}}
-        with self._saving("metrics.jsonl"):
+        with self.saving("metrics.jsonl"):
             self.record.append(written)
         self.mirrors.write(written)
         self._status.update(written if kind == "train" else {kind: written})
@@ -204,7 +204,7 @@ class Run:
     def diverged(self, step: int, what: str, dump: Mapping[str, Any]) -> None:
         """Stop because `what` is not finite, after writing `dump` (tensors) where it can be looked at."""
         path = self.folder / "analysis" / f"nonfinite_step_{step:09d}.pt"
-        with self._saving("dump"):
+        with self.saving("dump"):
             checkpoint.save(path, {"what": what, "step": step, **dump})
         kept = self.checkpoints.steps()
         last = f"last good checkpoint: step {kept[-1]:,}" if kept else "no checkpoint had been written yet"
@@ -224,7 +224,7 @@ class Run:
         self._save(step, parts, anew=True)
 
     def _save(self, step: int, parts: Mapping[str, Any], anew: bool = False) -> None:
-        with self._saving("checkpoint"):
+        with self.saving("checkpoint"):
             there = self.checkpoints.path(step).exists()
             if anew and there:
                 self._cursors = self._cursors[:-1]  # the one that is about to be replaced
@@ -242,7 +242,7 @@ class Run:
             return False
         self.best = {"score": score, "step": step}
         self.save(step, **parts)
-        with self._saving("checkpoint"):
+        with self.saving("checkpoint"):
             self.checkpoints.link(step, *self.links["best"])
         return True
 
@@ -324,13 +324,13 @@ class Run:
             how = f"--name {self.folder.name}{' and without --overwrite' * self.cfg.overwrite}"
             again = f"saved at step {step:,} in {self.folder}; the same command with {how} goes on"
             raise (Interrupted if self._stop == signal.SIGINT else Preempted)(again)
-        with self._saving("checkpoint"):
+        with self.saving("checkpoint"):
             self.checkpoints.link(step, *self.links["final"])
         self.console.say(f"{self.folder}: finished at step {step:,} after {self._clocks()['wall_s']:.0f} s")
         return self.folder
 
     @contextlib.contextmanager
-    def _saving(self, what: str) -> Iterator[None]:
+    def saving(self, what: str) -> Iterator[None]:
         """Turn a failed write into one clear line; with --on-save-error continue, into a warning."""
         try:
             yield

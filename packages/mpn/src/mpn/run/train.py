@@ -75,9 +75,10 @@ def train(cfg: TrainConfig) -> Path:
             if step - filled_from > cfg.learning_starts and buffer.ready:
                 with run.phase("learn"):
                     for _ in range(step // cfg.train_freq - (step - cfg.num_envs) // cfg.train_freq):
-                        run.meters.add(agent.update(*buffer.sample(cfg.batch_size), step / cfg.total_steps))
+                        watch.batch, memory = buffer.sample(cfg.batch_size)
+                        run.meters.add(agent.update(watch.batch, memory, step / cfg.total_steps))
             if run.due("log", step):
-                watch.check(run, step, agent, buffer)
+                watch.check(run, step, agent)
                 run.train_row(step, agent.updates, **history.row(run.meters), **agent_row(agent, epsilon))
             if run.due("eval", step):
                 with run.phase("evaluate"):
@@ -85,9 +86,11 @@ def train(cfg: TrainConfig) -> Path:
                     run.save_if_best(step, score, **parts)
             if run.due("save", step):
                 with run.phase("save"):
-                    history.write()
+                    with run.saving("the history of episodes"):
+                        history.write()
                     run.save(step, **parts)
-        history.write()
+        with run.saving("the history of episodes"):
+            history.write()
         folder = run.finish(step, **parts)
     envs.close()
     return folder
@@ -136,6 +139,7 @@ class Watch:
         self._obs = np.zeros(num_envs)
         self._reward = np.zeros(num_envs)
         self._skipped = 0  # updates that were reported already
+        self.batch: Mapping[str, Any] = {}  # of the last update: what to look at where it was bad
 
     def saw(self, moved: VecStep, done: np.ndarray[Any, Any]) -> None:
         """NaN and Inf stay in a sum."""
@@ -143,16 +147,16 @@ class Watch:
         self._obs += moved.obs.sum(1)
         self._reward += moved.reward
 
-    def check(self, run: Run, step: int, agent: Agent, buffer: SequenceReplay) -> None:
+    def check(self, run: Run, step: int, agent: Agent) -> None:
         """Raise NumericalError, naming the tensor, after writing what may explain it."""
         for what, total in (("observation", self._obs), ("reward", self._reward)):
             bad = np.flatnonzero(~np.isfinite(total))
             total[:] = 0.0
             if bad.size:
-                run.diverged(step, f"the {what} of env {bad[0]}", self._dump(agent, buffer))
+                run.diverged(step, f"the {what} of env {bad[0]}", self._dump(agent))
         for name, value in agent.nets.online.named_parameters():
             if not bool(torch.isfinite(value).all()):
-                run.diverged(step, f"parameter {name}", self._dump(agent, buffer))
+                run.diverged(step, f"parameter {name}", self._dump(agent))
         if (skipped := int(agent.skipped)) > self._skipped:
             message = (
                 f"{skipped - self._skipped} updates before step {step:,} were skipped: loss or gradient not finite"
@@ -161,18 +165,17 @@ class Watch:
             self._skipped = skipped
         if int(agent.bad_in_a_row) >= BAD_UPDATES:
             what = f"the gradient norm or loss of the last {int(agent.bad_in_a_row)} updates"
-            run.diverged(step, what, self._dump(agent, buffer))
+            run.diverged(step, what, self._dump(agent))
         largest = max(float(np.abs(m).max()) for m in arrays(agent.memory))
         if not largest < M_LIMIT:
             cfg = agent.cfg
             what = (
                 f"max|M| = {largest:.3g} (limit {M_LIMIT:g}; eta {cfg.eta}, lambda {cfg.lambda_decay}): lower them, or"
             )
-            run.diverged(step, f"{what} use --activation tanh or --m-clip; the memory", self._dump(agent, buffer))
+            run.diverged(step, f"{what} use --activation tanh or --m-clip; the memory", self._dump(agent))
 
-    def _dump(self, agent: Agent, buffer: SequenceReplay) -> Mapping[str, Any]:
-        batch = buffer.sample(agent.cfg.batch_size)[0] if buffer.ready else {}
-        return {"agent": agent.state_dict(), "batch": batch}
+    def _dump(self, agent: Agent) -> Mapping[str, Any]:
+        return {"agent": agent.state_dict(), "batch": self.batch}
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_init": self.is_init, "obs": self._obs, "reward": self._reward, "skipped": self._skipped}

@@ -76,12 +76,14 @@ def train(cfg: LowConfig) -> Path:
             if run.due("eval", step):
                 with run.phase("evaluate"):
                     run.save_if_best(step, evaluate_now(run, step, agent, cfg), **parts)
-                write_progress(run.folder)
+                with run.saving("progress.csv"):
+                    write_progress(run.folder)
             if run.due("save", step):
                 with run.phase("save"):
                     run.save(step, **parts)
         folder = run.finish(step, **parts)
-        write_progress(folder)
+        with run.saving("progress.csv"):
+            write_progress(folder)
     bodies.close()
     return folder
 

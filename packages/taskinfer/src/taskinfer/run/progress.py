@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from rlcore.files import explained, write_atomic
+from rlcore.files import write_atomic
 
 
 def write_progress(folder: Path) -> None:
@@ -17,17 +17,16 @@ def write_progress(folder: Path) -> None:
     """
     rows: list[dict[str, object]] = []
     last: dict[str, object] = {}
-    with explained(folder):
-        for line in (folder / "metrics.jsonl").read_text().splitlines():
-            row = json.loads(line)
-            kind = row.pop("kind")
-            if kind == "train":
-                last = row
-            elif kind == "eval":
-                rows.append({**last, **row})
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomic(folder / "progress.csv", lambda file: file.write(text.getvalue().encode()))
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        kind = row.pop("kind")
+        if kind == "train":
+            last = row
+        elif kind == "eval":
+            rows.append({**last, **row})
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(folder / "progress.csv", lambda file: file.write(text.getvalue().encode()))

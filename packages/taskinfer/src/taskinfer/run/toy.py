@@ -60,12 +60,14 @@ def train(cfg: ToyConfig) -> Path:
             if run.due("eval", step):
                 with run.phase("evaluate"):
                     run.save_if_best(step, evaluate_now(run, step, agent, known, held_out), **parts)
-                write_progress(run.folder)
+                with run.saving("progress.csv"):
+                    write_progress(run.folder)
             if run.due("save", step):
                 with run.phase("save"):
                     run.save(step, **parts)
         folder = run.finish(step, **parts)
-        write_progress(folder)
+        with run.saving("progress.csv"):
+            write_progress(folder)
     return folder
 
 
