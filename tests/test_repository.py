@@ -130,7 +130,7 @@ def code_lines(path: Path) -> int:
 def test_rlcore_can_be_read_in_an_evening():
     """The aim is 2,000 lines of code; this number may only fall, or rise by what two methods had (docs/log.md)."""
     sizes = {p.name: code_lines(p) for p in (ROOT / "shared/rlcore/src/rlcore").glob("*.py")}
-    assert sum(sizes.values()) <= 2_161, sizes
+    assert sum(sizes.values()) <= 2_179, sizes
 
 
 def test_rlblocks_stays_small():

@@ -298,6 +298,46 @@ def test_save_errors_stop_or_warn(cfg: WalkConfig, monkeypatch: pytest.MonkeyPat
     assert (cfg.dir / "walk" / "checkpoints" / "step_000000003.pt").exists()
 
 
+@pytest.mark.parametrize("at", [40, 100], ids=["on the way", "at the end"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_evaluation_is_given_up_and_done_again(cfg: WalkConfig, at: int, number: signal.Signals):
+    """Also where it had logged something already, and where everything but it was done."""
+
+    def scored(cfg: WalkConfig, stop_at: int | None = None) -> np.ndarray:
+        with Run.open(cfg, program="walk", total=100) as run:
+            state = Walk(cfg)
+            step = run.restore(walk=state)
+
+            def evaluate() -> float:
+                run.log("eval_task", step, {"return_mean": 1.0})
+                if step == stop_at:
+                    os.kill(os.getpid(), number)
+                    raise AssertionError("it goes on")
+                run.log("eval", step, {"return_mean": float(state.at.sum())})
+                return float(state.at.sum())
+
+            if run.unscored:
+                run.score(step, evaluate, walk=state)
+            while run.going(step):
+                state.move()
+                step += 1
+                if run.due("eval", step):
+                    run.score(step, evaluate, walk=state)
+            run.finish(step, walk=state)
+            return state.at
+
+    whole = scored(replace(cfg, name="whole"))
+    with pytest.raises(Preempted if number == signal.SIGTERM else Interrupted):
+        scored(cfg, stop_at=at)
+    assert max(row["step"] for row in rows(cfg)) == at - 20
+    np.testing.assert_array_equal(scored(cfg), whole)
+    assert rows(cfg) == rows(replace(cfg, name="whole"))
+    links = [(cfg.dir / name / "checkpoints" / "best.pt").resolve().name for name in ("walk", "whole")]
+    assert links[0] == links[1]
+    np.testing.assert_array_equal(scored(cfg), whole)  # a finished run has nothing left to score
+    assert rows(cfg) == rows(replace(cfg, name="whole"))
+
+
 def test_status_signal_prints_and_goes_on(cfg: WalkConfig, capfd: pytest.CaptureFixture[str]):
     walk(cfg, at_step={5: send(signal.SIGUSR2), 6: send(signal.SIGUSR1)})
     text = capfd.readouterr().err

@@ -42,6 +42,10 @@ FOLDERS = ("checkpoints", "replay", "videos", "plots", "analysis")
 STATUS_SECONDS = 5.0
 
 
+class GivenUp(BaseException):
+    """A signal came during what can be done again. Not an Exception: what envs raise is caught and told of."""
+
+
 class Run:
     """One run directory, owned by one process. Made by `Run.open`."""
 
@@ -55,7 +59,7 @@ class Run:
         self.best: dict[str, Any] = {"score": None, "step": None}
         self._stop: signal.Signals | None = None
         self.asked_to_free = False  # by SIGUSR1, for what a method may forget; it sets this back
-        self.whole = True  # False where a signal made the method give something of this step up, its evaluation say
+        self.unscored, self._scoring = False, False  # an evaluation was given up; one is under way
         self._before = {"wall_s": 0.0, "cpu_s": 0.0}  # clocks of earlier sessions
         self._wall_start, self._cpu_start = time.monotonic(), time.process_time()
         self._last_row = (self._wall_start, 0, 0)  # clock, step and updates at the last train row
@@ -116,6 +120,8 @@ class Run:
             os._exit(130)
         self._stop = signal.Signals(number)
         os.write(2, f"\n{self._stop.name}: saving, then stopping\n".encode())
+        if self._scoring:
+            raise GivenUp
 
     def _free_memory(self, number: int, frame: FrameType | None) -> None:
         self.asked_to_free = True
@@ -165,11 +171,6 @@ class Run:
         """Whether to take another turn: not after the last step, nor once a signal has asked for a stop."""
         self._status["step"] = step
         return self._stop is None and step < self.total
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a signal has asked for a stop: what takes long and can be done again should give up."""
-        return self._stop is not None
 
     def due(self, what: str, step: int) -> bool:
         """Whether `{what}_every` env steps have passed since this was last true: once a period, and stateless."""
@@ -236,6 +237,30 @@ class Run:
                 if hasattr(part, "prune"):
                     part.prune(self.folder / "replay", self._cursors)
 
+    def score(self, step: int, evaluate: Callable[[], float], **parts: Any) -> None:
+        """Evaluate, then `save_if_best`. A signal ends the evaluation at once, and what it logged is forgotten.
+
+        Whoever goes on with the run finds it `unscored`, and scores that step before anything else.
+        """
+        again, length = self.unscored, self.record.length
+        self.unscored = True
+        if self._stop is not None:
+            return
+        try:
+            try:
+                self._scoring = True
+                score = evaluate()
+            finally:
+                self._scoring = False
+        except GivenUp:
+            self._scoring = False
+            self.record.cut(length)
+            return
+        self.unscored = False
+        if again:
+            self.save_anew(step, **parts)  # what is there says that the evaluation is still to come
+        self.save_if_best(step, score, **parts)
+
     def save_if_best(self, step: int, score: float, **parts: Any) -> bool:
         """Save and link as the best so far when `score` is at least the best score (the later wins a tie)."""
         if self.best["score"] is not None and score < self.best["score"]:
@@ -263,6 +288,7 @@ class Run:
             "record": self.record.sync(),
             "meters": self.meters.state_dict(),
             "best": self.best,
+            "unscored": self.unscored,
             "clocks": self._clocks(),
             "machine": self._machine(),
             "rng": seeding.global_state(),
@@ -310,7 +336,7 @@ class Run:
             warnings.warn(message, QuintetWarning, stacklevel=3)
         self.record.cut(state["record"])
         self.meters.load_state_dict(state["meters"])
-        self._before, self.best = state["clocks"], state["best"]
+        self._before, self.best, self.unscored = state["clocks"], state["best"], state.get("unscored", False)
         if self.best["step"] is not None and self.checkpoints.path(self.best["step"]).exists():
             self.checkpoints.link(self.best["step"], *self.links["best"])  # a kill may have come before the link
         self._last_row = (time.monotonic(), int(state["step"]), int(state["parts"].get("agent", {}).get("updates", 0)))
@@ -319,8 +345,8 @@ class Run:
     def finish(self, step: int, **parts: Any) -> Path:
         """Save; then return the directory if the run is complete, raise Preempted or Interrupted if a signal came."""
         # Learning may have gone on since this step was saved; the best one stays what was scored.
-        self._save(step, parts, anew=self.stopping and step != self.best["step"])
-        if self.stopping and not (self.whole and step >= self.total):
+        self._save(step, parts, anew=self._stop is not None and step != self.best["step"])
+        if self._stop is not None and (self.unscored or step < self.total):
             how = f"--name {self.folder.name}{' and without --overwrite' * self.cfg.overwrite}"
             again = f"saved at step {step:,} in {self.folder}; the same command with {how} goes on"
             raise (Interrupted if self._stop == signal.SIGINT else Preempted)(again)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prismatic import cpu
 from prismatic import envs as tasks_
-from prismatic.agent import Agent, PlanningPolicy
+from prismatic.agent import Agent
 from prismatic.config import MAY_CHANGE, TaskSpec, TrainConfig
 from prismatic.envs.tasks import TaskEnvs
 from prismatic.model import WorldModel
@@ -84,9 +84,8 @@ class Training:
     def go(self) -> Path:
         """To the end, or to the signal that stops it; returns the run's folder."""
         run = self.run
-        if self.watch.unscored:
-            self.evaluate()
-            run.save_anew(self.step, **self.parts)  # what is there says that the evaluation is still to come
+        if run.unscored:
+            run.score(self.step, self.evaluate, **self.parts)
         while run.going(self.step):
             random = self.random()
             with run.phase("learn"):
@@ -100,11 +99,10 @@ class Training:
                 run.train_row(self.step, self.agent.updates, **facts, **self.watch.row())
                 self.heed_memory()
             if run.due("eval", self.step) and not random.all():
-                self.evaluate()
+                run.score(self.step, self.evaluate, **self.parts)
             if run.due("save", self.step):
                 with run.phase("save"):
                     run.save(self.step, **self.parts)
-        run.whole = not self.watch.unscored
         return run.finish(self.step, **self.parts)
 
     @property
@@ -156,19 +154,12 @@ class Training:
             self.run.console.say(f"step {self.step:,}: {used:,.0f} MiB in use, above --memory-limit {limit:g} GiB")
             signal.raise_signal(signal.SIGTERM)
 
-    def evaluate(self) -> None:
-        """Planned episodes of every task, always the same ones, in envs of their own: training does not notice.
-
-        A signal ends them at once. They are played from the start again when the run goes on.
-        """
-        run, specs, count = self.run, self.specs, self.cfg.eval_episodes
-        self.watch.unscored, seed = True, run.seed("selection")
+    def evaluate(self) -> float:
+        """Planned episodes of every task, always the same ones, in envs of their own: training does not notice."""
+        run, specs, count, seed = self.run, self.specs, self.cfg.eval_episodes, self.run.seed("selection")
         with run.phase("evaluate"):
-            try:
-                rows = [evaluate_task(self.agent, specs, i, count, seed, run) for i in range(len(specs))]
-            except GivenUp:
-                return
-        self.watch.unscored, mean = False, float(np.mean([row["return_mean"] for row in rows]))
+            rows = [evaluate_task(self.agent, specs, i, count, seed) for i in range(len(specs))]
+        mean = float(np.mean([row["return_mean"] for row in rows]))
         if len(specs) == 1:
             run.log("eval", self.step, {"frame": self.frame, **rows[0]})
         else:
@@ -177,35 +168,16 @@ class Training:
             run.log("eval", self.step, {"frame": self.frame, "return_mean": mean, "episodes": count * len(specs)})
         scores = ", ".join(f"{spec.name} {row['return_mean']:.1f}" for spec, row in zip(specs, rows))
         run.console.say(f"step {self.step:,}: {scores} over {count} planned episodes")
-        with run.phase("save"):
-            run.save_if_best(self.step, mean, **self.parts)
+        return mean
 
 
-class GivenUp(Exception):
-    """A signal came during an evaluation."""
-
-
-class Stoppable:
-    """A policy that gives up as soon as its run is to stop."""
-
-    def __init__(self, policy: PlanningPolicy, run: Run) -> None:
-        self.policy, self.run, self.initial_state = policy, run, policy.initial_state
-
-    def act(self, obs: Array, state: Any) -> tuple[Array, Any]:
-        if self.run.stopping:
-            raise GivenUp
-        return self.policy.act(obs, state)
-
-
-def evaluate_task(
-    agent: Agent, specs: Sequence[TaskSpec], index: int, episodes: int, seed: int, run: Run
-) -> dict[str, Any]:
-    """The row of one task of an agent; episode e is that of env e under run seed `seed`. GivenUp once `run` stops."""
+def evaluate_task(agent: Agent, specs: Sequence[TaskSpec], index: int, episodes: int, seed: int) -> dict[str, Any]:
+    """The row of one task of an agent; episode e is that of env e under run seed `seed`."""
 
     def make_envs(num_envs: int, first_env: int) -> VecEnv:
         return cast(VecEnv, tasks_.make([specs[index]], num_envs, seed=seed, first_env=first_env))
 
-    return evaluate(Stoppable(agent.policy(index, seed, "planning"), run), make_envs, episodes).as_row()
+    return evaluate(agent.policy(index, seed, "planning"), make_envs, episodes).as_row()
 
 
 def check_windows(cfg: TrainConfig, specs: Sequence[TaskSpec]) -> None:
@@ -245,7 +217,6 @@ class Watch:
         self.told = np.zeros(envs.num_envs, bool)  # whether the env's task has ever given another reward
         self.ended: list[tuple[int, float, int]] = []  # task, return, length
         self.skipped, self.dead = 0, 0  # updates, experts: reported already
-        self.unscored = False  # an evaluation was due and given up
         self.batch: dict[str, Tensor] = {}  # of the last update: what to look at where it was bad
 
     def saw(self, moved: VecStep, stats: EpisodeStats) -> None:
@@ -297,7 +268,7 @@ class Watch:
     def state_dict(self) -> dict[str, Any]:
         return {
             "is_init": self.is_init, "sums": self.sums, "first": self.first, "began": self.began, "told": self.told,
-            "ended": self.ended, "skipped": self.skipped, "dead": self.dead, "unscored": self.unscored,
+            "ended": self.ended, "skipped": self.skipped, "dead": self.dead,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -305,4 +276,4 @@ class Watch:
             setattr(self, name, np.asarray(state[name]).copy())
         self.ended = [(int(task), float(score), int(length)) for task, score, length in state["ended"]]
         self.skipped, self.began = int(state["skipped"]), bool(state["began"])
-        self.dead, self.unscored = int(state.get("dead", 0)), bool(state.get("unscored", False))
+        self.dead = int(state.get("dead", 0))
