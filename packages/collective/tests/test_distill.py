@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from collective.envs.single import Plan
 from collective.envs.slots import goal_of
 from collective.rollout import copies_of
 from collective.run import distill as run_distill
+from collective.run.told import Told
 from collective.windows import Rolling, compress
 from rlcore import checkpoint
 from rlcore.errors import DataError, UsageError
@@ -71,6 +74,36 @@ def test_a_stopped_run_ends_in_the_same_bits(
     monkeypatch.undo()
     assert distil(tmp_path, "half", toy_data, toy_encoder) == 0
     same(parts(tmp_path / "half"), parts(toy_collective))
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(
+    workers: str, toy_data: Path, toy_encoder: Path, toy_collective: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    """Nor do the processes that step its envs stay behind."""
+    acted, act = [], Told.act
+
+    def stop(self: Told, *arguments: Any) -> Any:
+        acted.append(0)
+        if len(acted) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return act(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Told, "act", stop)
+        assert distil(tmp_path, "half", toy_data, toy_encoder, "--rounds", "0", "--workers", workers) == 85
+    assert len(acted) == 3
+    assert multiprocessing.active_children() == []
+    assert distil(tmp_path, "half", toy_data, toy_encoder, "--rounds", "0", "--workers", workers) == 0
+    assert distil(tmp_path, "whole", toy_data, toy_encoder, "--rounds", "0") == 0
+    same(parts(tmp_path / "half"), parts(tmp_path / "whole"))
+    assert evaluations(tmp_path / "half") == evaluations(tmp_path / "whole") != []
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in ("wall_s", "cpu_s")} for row in found if row["kind"] == "eval"]
 
 
 def test_evaluations_leave_training_as_it_is(toy_data: Path, toy_encoder: Path, toy_collective: Path, tmp_path: Path):

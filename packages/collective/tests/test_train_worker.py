@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,18 @@ def test_the_defaults_are_the_papers():
     reference = from_dict(WorkerConfig, WorkerConfig.PRESETS["reference"], "reference")
     assert (reference.sac.alpha, reference.horizon, reference.random_steps) == (0.01, 400, 0)
     assert (reference.replay, reference.batch_size, reference.sac.alpha_lr) == (140_000, 512, 1e-4)
+
+
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is given up, and made when the run goes on."""
+    whole = train(tmp_path, "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("collective.run.train_worker.score", lambda *rest: os.kill(os.getpid(), signal.SIGTERM))
+        train(tmp_path, "halves", code=85)
+    assert rows(tmp_path / "halves", "eval") == []
+    halves = train(tmp_path, "halves")
+    assert rows(halves, "eval") == rows(whole, "eval") != []
+    same(final(whole), final(halves))
 
 
 def test_memory_is_told_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ import contextlib
 import math
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def distill(cfg: DistillConfig) -> Path:
         distilling = Distilling(run, cfg, known, codes, encoder, labels, where)
         step = run.restore(**distilling.parts)
         distilling.resume()
+        if run.unscored:
+            run.score(step, partial(distilling.evaluate, step), **distilling.parts)
         while run.going(step):
             if distilling.round_due(step):
                 distilling.collect()
@@ -72,7 +75,7 @@ def distill(cfg: DistillConfig) -> Path:
             if run.due("log", step) or step == total:
                 run.train_row(step, step)
             if (run.due("eval", step) and step <= cfg.updates) or step == cfg.updates:
-                run.save_if_best(step, distilling.evaluate(step), **distilling.parts)
+                run.score(step, partial(distilling.evaluate, step), **distilling.parts)
             if run.due("save", step):
                 with run.phase("save"):
                     run.save(step, **distilling.parts)

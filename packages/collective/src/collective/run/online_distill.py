@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def collect(cfg: OnlineConfig) -> Path:
     ):
         keep_copy(run.folder, experts)
         step = run.restore(**collector.parts)
+        if run.unscored:
+            run.score(step, partial(collector.evaluate, step), **collector.parts)
         while run.going(step):
             before, step = step, collector.turn(step)
             if step == before:  # stopped among updates
@@ -69,7 +72,7 @@ def collect(cfg: OnlineConfig) -> Path:
             if collector.due("log", step):
                 collector.report(step)
             if collector.due("eval", step) and collector.learning(step):
-                run.save_if_best(step, collector.evaluate(step), **collector.parts)
+                run.score(step, partial(collector.evaluate, step), **collector.parts)
             if collector.due("save", step):
                 with run.phase("save"):
                     run.save(step, **collector.parts)

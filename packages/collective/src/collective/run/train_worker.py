@@ -7,6 +7,7 @@ counts those of all tasks together.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def train(cfg: WorkerConfig) -> Path:
     ):
         step = run.restore(**learner.parts)
         learner.resumed(step)
+        if run.unscored:
+            run.score(step, partial(learner.evaluate, step), **learner.parts)
         while run.going(step):
             step = learner.turn(step)
             each = step // len(tasks)
@@ -50,7 +53,7 @@ def train(cfg: WorkerConfig) -> Path:
             if learner.snapshots.due(each):
                 learner.snapshots.take(each, learner.experience)
             if run.due("eval", each):
-                run.save_if_best(step, learner.evaluate(step), **learner.parts)
+                run.score(step, partial(learner.evaluate, step), **learner.parts)
             if run.due("save", each):
                 with run.phase("save"):
                     run.save(step, **learner.parts)
