@@ -9,10 +9,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import tyro.conf
+
 from rlcore.config import nearest
 from rlcore.errors import QuintetWarning, UsageError
 
 SEEDS = 2**63
+Unused = tyro.conf.Suppress[tyro.conf.Fixed[int]]  # what every run has and would do nothing here
 OBS_DIM, ACTION_DIM, STATE_DIM, WINDOW = 39, 4, 21, 20
 STATE_COLUMNS = (*range(18), 36, 37, 38)  # of the observation: this frame and the goal, not the frame before
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import tyro.conf
 
-from collective.config import SEEDS, TasksConfig, check_range
+from collective.config import SEEDS, TasksConfig, Unused, check_range
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
 
@@ -26,6 +26,7 @@ class RecordConfig(TasksConfig, RunConfig):
     }  # fmt: skip
 
     dir: Path = Path("experiments/data")  # Folder of the data sets.
+    eval_every: Unused = 10_000
     policy: Literal["random", "scripted", "mixed"] = "scripted"  # Who acts; mixed tosses a coin for every step.
     p_scripted: float = 0.6  # mixed: probability that a step's action is the script's; otherwise it is random.
     noise: float = 0.0  # Scripted actions get drifting noise of up to this standard deviation; drawn for each episode.

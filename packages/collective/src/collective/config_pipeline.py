@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from collective.config import TasksConfig, check_range
+from collective.config import TasksConfig, Unused, check_range
 from collective.config_distill import Code
 from rlcore.config import RunConfig
 
@@ -29,7 +29,9 @@ class PipelineConfig(TasksConfig, RunConfig):
     }  # fmt: skip
 
     dir: Path = Path("experiments/pipelines")  # Folder of the pipelines.
-    # --log-every, --eval-every and --save-every are the stages' own: see their presets.
+    log_every: Unused = 1_000  # These three are the stages' own: see their presets.
+    eval_every: Unused = 10_000
+    save_every: Unused = 10_000
     stage_preset: str = "cpu"  # Preset of the stages' own commands; options below are put over it.
     # --- record
     steps: int = 6_000  # Env steps recorded of each task.
