@@ -8,6 +8,7 @@ import inspect
 import io
 import re
 import tokenize
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,10 @@ def table(cls: Any) -> str:
 
 def rows(cls: Any, default: Any, prefix: str) -> list[str]:
     """A row an option of `cls`, whose defaults are those of the instance `default` where there is one."""
-    remarks, found = comments(cls), []
+    remarks, found, hints = comments(cls), [], typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
+        if "Suppress" in map(repr, getattr(hints[field.name], "__metadata__", ())):
+            continue  # --help does not show it either
         made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         value, name = made if default is None else getattr(default, field.name), field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
