@@ -49,7 +49,8 @@ def headline(report: Report) -> str:
     seeds = either(row["runs"] for task in report["tasks"] for row in task["rows"])
     episodes = either(record["episodes"] for record in report["jobs"] if "episodes" in record)
     scores = f"scores on {episodes} fresh episodes a run: {scored(record['method'] for record in report['jobs'])}"
-    return f"{listed(names)} on {listed(titles)}, {seeds} seed{'s' * (seeds != '1')} each; {scores}."
+    compared = f"{few(names, 'methods')} on {few(titles, 'tasks')}"
+    return f"{compared}, {seeds} seed{'s' * (seeds != '1')} each; {scores}."
 
 
 def scored(methods: Iterable[str]) -> str:
@@ -65,6 +66,12 @@ def scored(methods: Iterable[str]) -> str:
 def either(numbers: Iterable[int]) -> str:
     """The different ones: 3, or 2 or 3."""
     return " or ".join(map(str, sorted(set(numbers)))) or "no"
+
+
+def few(names: Iterable[str], what: str) -> str:
+    """a, b and c; or how many of `what`, where they are more than four: the table below names them."""
+    known = list(names)
+    return listed(known) if len(known) <= 4 else f"{len(known)} {what}"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -56,6 +56,11 @@ def test_methods_with_tasks_of_their_own_have_a_row_for_each():
     assert rows == [("mpn", "2.00, 1 of 3", "–"), ("gru", "–", "2.00, 1 of 3")]
 
 
+def test_a_long_headline_counts_what_the_table_names():
+    assert report.few("abcd", "methods") == "a, b, c and d"
+    assert report.few("abcde", "methods") == "5 methods"
+
+
 def test_the_headline_says_whose_scores_they_are(made: report.Report):
     assert "each; scores on 2 fresh episodes a run: greedy returns of the best checkpoint." in report.headline(made)
     assert report.scored(["spirl", "gasp", "gasp"]) == "returns of drawn skills by the last agent"
