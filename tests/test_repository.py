@@ -89,6 +89,8 @@ def test_helpers_of_tests_have_names_of_their_own():
     """They are imported by name alone: of two that are called alike, whichever comes first is both."""
     helpers = [p.name for p in ROOT.glob("packages/*/tests/*.py") if not p.name.startswith(("test_", "conftest"))]
     assert sorted(helpers) == sorted(set(helpers))
+    tests = [path.read_text() for path in ROOT.glob("*/*/tests/*.py")]
+    assert not [line for text in tests for line in re.findall(r"^from test_.*", text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("method", METHODS)

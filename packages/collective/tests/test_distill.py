@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_data import made
+from collective_datasets import made
 
 from collective import data as datasets
 from collective import experts

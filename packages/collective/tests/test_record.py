@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_data import equal
+from collective_datasets import equal
 
 from collective import envs
 from collective.cli import main

@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from collective_datasets import equal
 from collective_students import killed_ends_the_same, signal_saves_the_step
-from test_data import equal
 
 from collective.data import load
 
