@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,9 @@ def preempted(folder: Path) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Preempted(f"stopped in {folder}; the same command goes on")
 
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets the main thread alone handle signals
+        return
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
