@@ -1,4 +1,4 @@
-"""Puts this folder on the path, for `small_sac`, which files of tests share."""
+"""Puts this folder on the path, for what files of tests share."""
 
 from __future__ import annotations
 
