@@ -175,6 +175,18 @@ def test_a_run_above_its_memory_limit_frees_then_saves_and_stops(tmp_path: Path,
     same(whole, halves)
 
 
+def test_experts_that_are_hardly_used_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Once, not at every row."""
+    monkeypatch.setattr("prismatic.moe.DEAD_LOAD", 0.2501)  # experts begin with 0.25 each
+    monkeypatch.setattr("prismatic.moe.DEAD_AFTER", 5)
+    train(tmp_path, "run", "--log-every", "10", "--moe-lb-alpha", "0")
+    said = capsys.readouterr().err
+    assert 1 <= said.count("hardly used for long: expert ") <= 8
+    assert "--moe-lb-alpha" in said
+
+
 def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):
     often = train(tmp_path, "often", "--eval-every", "20", "--save-every", "30")
     seldom = train(tmp_path, "seldom", "--eval-every", "100000", "--save-every", "100000")

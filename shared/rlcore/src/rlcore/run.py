@@ -111,10 +111,11 @@ class Run:
                 files.write_json(folder / "env.json", environment)
                 run = cls(folder, cfg, total, stride, links)
             stack.enter_context(run._reported())
-            stack.enter_context(_handlers(run._ask_to_stop, run._free_memory, run._print_status))
+            stack.enter_context(_handlers(run.ask_to_stop, run._free_memory, run._print_status))
             yield run
 
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+    def ask_to_stop(self, number: int, frame: FrameType | None = None) -> None:
+        """What SIGTERM and Ctrl-C do: the run saves at its next step, or update, and stops. A method may, too."""
         if number == signal.SIGINT and self._stop == signal.SIGINT:
             os.write(2, b"\nstopped at once; the last checkpoint is untouched\n")
             os._exit(130)

@@ -152,7 +152,7 @@ class Training:
         gc.collect()
         if (used := rss_mib()) > 1024 * limit:
             self.run.console.say(f"step {self.step:,}: {used:,.0f} MiB in use, above --memory-limit {limit:g} GiB")
-            signal.raise_signal(signal.SIGTERM)
+            self.run.ask_to_stop(signal.SIGTERM)  # also where no signal is listened to, outside the main thread
 
     def evaluate(self) -> float:
         """Planned episodes of every task, always the same ones, in envs of their own: training does not notice."""
