@@ -240,6 +240,15 @@ def test_random_steps_go_on_until_rewards_tell_something(
     assert len(drawn) == (first + mixed) // width
 
 
+@pytest.mark.parametrize(("rewards", "random"), [("1", 20), ("19", 20), ("30", 31), ("99", 60)])
+def test_rare_rewards_do_not_end_patience(rewards: str, random: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every step of this task but the first pays something else; patience ends after 60 steps."""
+    drawn, sample = [], TaskEnvs.sample
+    monkeypatch.setattr(TaskEnvs, "sample", lambda self, *rest, **k: (drawn.append(0), sample(self, *rest, **k))[1])
+    train(tmp_path, "run", "--task", "toy-cross", *PATIENT, "--seed-rewards", rewards, "--eval-every", "100000")
+    assert len(drawn) == random
+
+
 @pytest.mark.parametrize("moment", [3, 20])  # while the silent task is still random, and later
 def test_half_and_half_is_whole_while_a_task_stays_random(moment: int, tmp_path: Path, send: Any, mute_reach: None):
     options = ("--task", TASKS["two"], *PATIENT)

@@ -116,7 +116,8 @@ class TrainConfig(RunConfig):
     seed_steps: int | None = None  # Random steps of each task at the start; None: max(1000, 5 episodes).
     seed_hold: int = 1  # Steps that a random action is held for; more reaches further.
     seed_action: Literal["uniform", "limits"] = "uniform"  # Random actions anywhere, or each value at -1 or 1.
-    seed_patience: int = 1  # A task whose reward never changes gets up to this many times as many random steps.
+    seed_patience: int = 1  # A task whose reward hardly changes gets up to this many times as many random steps.
+    seed_rewards: int = 1  # Steps with another reward than the first one that end this patience.
     utd: float = 1.0  # Updates an agent step.
     buffer_size: int = 1_000_000  # Transitions kept.
     # --- learning
@@ -150,7 +151,7 @@ class TrainConfig(RunConfig):
         if not all(names) or len(set(names)) < len(names):
             raise UsageError(f"task: expected one name, or different ones with commas between, got {self.task!r}")
         for key in ("n_experts", "moe_gate_dim", "horizon", "iterations", "num_samples", "num_elites",
-                    "steps", "num_envs", "seed_hold", "seed_patience", "buffer_size", "batch_size",
+                    "steps", "num_envs", "seed_hold", "seed_patience", "seed_rewards", "buffer_size", "batch_size",
                     "eval_episodes"):  # fmt: skip
             if not 1 <= getattr(self, key) < 2**40:
                 raise UsageError(f"{key}: must be at least 1 and of sensible size, got {getattr(self, key)}")

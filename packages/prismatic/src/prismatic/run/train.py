@@ -112,7 +112,8 @@ class Training:
 
     def random(self) -> Array:
         """Which envs (E,) act at random in the next step."""
-        return np.full(self.envs.num_envs, self.step < self.refill) | (~self.watch.told & (self.step < self.patience))
+        unknown = self.watch.told < self.cfg.seed_rewards
+        return np.full(self.envs.num_envs, self.step < self.refill) | (unknown & (self.step < self.patience))
 
     def learn(self, owed: int) -> None:
         """All updates that the steps so far are worth, at first those of the random steps together. They come before
@@ -214,7 +215,7 @@ class Watch:
         self.is_init = np.ones(envs.num_envs, bool)
         self.sums = np.zeros(envs.num_envs)  # NaN and Inf stay in a sum
         self.first, self.began = np.zeros(envs.num_envs, np.float32), False  # the first step's rewards
-        self.told = np.zeros(envs.num_envs, bool)  # whether the env's task has ever given another reward
+        self.told = np.zeros(envs.num_envs, np.int64)  # steps in which the env's task has given another reward
         self.ended: list[tuple[int, float, int]] = []  # task, return, length
         self.skipped, self.dead = 0, 0  # updates, experts: reported already
         self.batch: dict[str, Tensor] = {}  # of the last update: what to look at where it was bad
@@ -227,9 +228,8 @@ class Watch:
         self.sums += moved.obs.sum(1) + moved.reward + np.where(done, moved.final_obs.sum(1), 0.0)
         if not self.began:
             self.first, self.began = moved.reward.copy(), True
-        if not self.told.all():
-            tasks = self.task_id[moved.reward != self.first]
-            self.told |= np.isin(self.task_id, tasks)
+        others = np.bincount(self.task_id, moved.reward != self.first).astype(np.int64)  # of each task
+        self.told += others[self.task_id]
 
     def row(self) -> dict[str, Any]:
         """Mean return and length of the episodes that ended, of all and of each task."""
@@ -272,8 +272,9 @@ class Watch:
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name in ("is_init", "sums", "first", "told"):
+        for name in ("is_init", "sums", "first"):
             setattr(self, name, np.asarray(state[name]).copy())
+        self.told = np.asarray(state["told"]).astype(np.int64)
         self.ended = [(int(task), float(score), int(length)) for task, score, length in state["ended"]]
         self.skipped, self.began = int(state["skipped"]), bool(state["began"])
         self.dead = int(state.get("dead", 0))
