@@ -52,11 +52,16 @@ SIZES: dict[str | int, Size] = {
     317: Size(4096, 4096, 1376, 5, 8, 96),
 }
 
+CPU: dict[str, Any] = {
+    "model_size": "tiny", "moe_expert_dim": 32, "lr": 1e-3, "batch_size": 128, "num_samples": 128,
+    "num_elites": 16, "num_pi_trajs": 8, "iterations": 4, "num_envs": 4, "seed_hold": 20, "seed_action": "limits",
+    "seed_patience": 4, "buffer_size": 200_000, "eval_every": 5_000, "save_every": 5_000, "log_every": 500,
+}  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
-    "cpu": {
-        "model_size": "tiny", "moe_expert_dim": 32, "lr": 1e-3, "batch_size": 128, "num_samples": 128,
-        "num_elites": 16, "num_pi_trajs": 8, "iterations": 4, "num_envs": 4, "seed_hold": 20, "seed_action": "limits",
-        "seed_patience": 4, "buffer_size": 200_000, "eval_every": 5_000, "save_every": 5_000, "log_every": 500,
+    "cpu": CPU,
+    "mt4": {
+        **CPU, "task": "mt4", "entropy": "squashed", "entropy_coef": 1e-3, "tau": 0.05, "utd": 0.5, "seed_rewards": 20,
+        "eval_every": 12_000, "save_every": 12_000,
     },
     "debug": {
         "task": "toy-reach", "model_size": "tiny", "steps": 100, "seed_steps": 40, "utd": 0.5, "batch_size": 4,
