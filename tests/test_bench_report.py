@@ -72,18 +72,18 @@ def test_the_headline_says_whose_scores_they_are(made: report.Report):
 
 
 def test_an_agent_of_several_tasks_has_a_row_on_each(make_job, results: Path, capsys: pytest.CaptureFixture[str]):
-    jobs = [make_job("200", seed, "prismatic", "mt4") for seed in (0, 1)]
-    assert go([*jobs, make_job("nan", 2, "prismatic", "mt4")], results) == 1
+    jobs = [make_job("200", seed, "prismatic-mt4", "mt4") for seed in (0, 1)]
+    assert go([*jobs, make_job("nan", 2, "prismatic-mt4", "mt4")], results) == 1
     assert "scored 200, 201, 202, 203" in capsys.readouterr().err
-    made = collect.collect([*jobs, make_job("nan", 2, "prismatic", "mt4")], results, "prismatic", "command")
+    made = collect.collect([*jobs, make_job("nan", 2, "prismatic-mt4", "mt4")], results, "mt4", "command")
     tasks = {task["task"]: task["rows"] for task in made["tasks"]}
     assert list(tasks) == [f"mt4/{part}" for part in suite.TASKS["mt4"].parts]
     assert [rows[0]["mean"] for rows in tasks.values()] == [200, 201, 202, 203]
     assert [rows[0]["solved"] for rows in tasks.values()] == [0, 2, 2, 2]  # bars of 600, 200, 150, 175
     assert tasks["mt4/cup-catch"][0]["curve"][-1][:2] == [40, 203]
-    assert [c["holds"] for c in made["claims"] if "Four at once" in c["claim"]] == [None] * 4  # a seed failed
-    assert report.failures(made) == ["mt4 prismatic seed 2: loss is not finite: lower --lr"]
-    assert "mt4 prismatic:" in report.to_markdown(made)
+    assert [claim["holds"] for claim in made["claims"]] == [None] * 8  # a seed failed, dense was not run
+    assert report.failures(made) == ["mt4 prismatic-mt4 seed 2: loss is not finite: lower --lr"]
+    assert "mt4 prismatic-mt4:" in report.to_markdown(made)
 
 
 def test_curves_end_where_the_first_seed_ends():
