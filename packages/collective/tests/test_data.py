@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +142,22 @@ class TestCommands:
         data = load(tmp_path / "s")
         assert len({*data.goal_id}) == data.trajectories == 24
         assert data.goal_id.min() >= 10  # the first quarter of each task's 20
+
+    @pytest.mark.parametrize("verb", ["subsample", "merge"])
+    def test_what_was_cut_off_half_way_does_not_block(self, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        folder, out = write(tmp_path / "d", made([1] * 40)), tmp_path / "s"
+        words = ["dataset", verb, str(folder), "--out", str(out)]
+        with monkeypatch.context() as patch:
+            patch.setattr("collective.data.write_json", lambda *_: os._exit(9))
+            child = multiprocessing.get_context("fork").Process(target=main, args=(words,))
+            child.start()
+            child.join()
+        assert child.exitcode == 9
+        assert not out.exists()
+        assert main(words) == 0
+        assert load(out).trajectories == 40
+        assert not [path for path in tmp_path.iterdir() if path.name not in ("d", "s")]
+        assert main(words) == 2
 
     @pytest.mark.parametrize("words", [["split"], ["subsample", "--out", "s"]])
     def test_a_seed_below_0_is_refused(self, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from collective.config_data import InfoConfig, MergeConfig, SplitConfig, SubsampleConfig, ValidateConfig
 from collective.data import SAME, Dataset, Writer, load, merge, read_manifest, read_shard
 from rlcore.errors import DataError, UsageError
-from rlcore.files import explained, locked, write_json
+from rlcore.files import TEMPORARY, explained, locked, write_json
 from rlcore.seeding import numpy_generator
 
 
@@ -125,12 +126,16 @@ def subsample(cfg: SubsampleConfig) -> int:
 
 
 def write_as(out: Path, data: Dataset) -> int:
-    """A new data set of one shard. UsageError where there is something already."""
+    """A new data set of one shard, whole or not there. UsageError where there is something already."""
     if out.exists():
         raise UsageError(f"{out} exists: use another --out")
+    half = out.with_name(f"{TEMPORARY}{out.name}")
+    shutil.rmtree(half, ignore_errors=True)  # of a process that was killed
     same = ("horizon", "reward_version", "goal_seed", "policy", "expert", "noise", "p_scripted", "seed")
-    writer = Writer(out, data.tasks, {key: data.meta.get(key) for key in same})
+    writer = Writer(half, data.tasks, {key: data.meta.get(key) for key in same})
     writer.manifest |= {key: data.meta[key] for key in SAME if data.meta.get(key) is not None}
     writer.append(replace(data, meta={}), keep_split=True)
+    with explained(out):
+        half.rename(out)
     print(f"{out}: {data.trajectories:,} trajectories, {len(data.obs):,} steps of {len(data.tasks)} tasks")
     return 0
