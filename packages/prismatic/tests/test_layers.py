@@ -41,6 +41,17 @@ def test_activations_stay_finite(act: Any):
     assert act.forward(y * float("nan"))[0].isnan().all()  # not hidden
 
 
+def test_a_short_softmax_is_torchs():
+    x = torch.randn(50, 4, generator=generator()) * 30
+    x[:4] = torch.tensor(
+        [[1e5, 0.0, -1e5, 1e5], [-3e38, -3e38, -3e38, 3e38], [-1e9] * 4, [float("nan"), 0.0, 0.0, 0.0]]
+    )
+    with torch.no_grad():
+        assert_close(cpu.softmax(x), x.softmax(-1), rtol=1e-6, atol=1e-7, equal_nan=True)
+    wanted = x.clone().requires_grad_()
+    assert cpu.softmax(wanted).requires_grad
+
+
 def layers() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
     g = generator()
     return {

@@ -31,9 +31,18 @@ def stacked_mish(
     if not small:
         return _one_by_one(x, weight, bias, scale, shift, dropped, None)
     h, scale, shift = _products(x, weight, bias, scale, shift, dropped)
-    y, _, _ = torch.native_layer_norm(h, h.shape[-1:], None, None, 1e-5)
+    y, _, _ = _layer_norm(h)
     y = mish_(torch.addcmul(shift, y, scale, out=y), h)
     return y.transpose(0, 1) if x.ndim == 2 else y
+
+
+def _layer_norm(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Without scale and shift, which differ by layer; means and 1 / deviations besides.
+
+    The same numbers as with None for both, where torch takes 1.7 times as long.
+    """
+    scale, shift = h.new_ones(h.shape[-1]), h.new_zeros(h.shape[-1])
+    return torch.native_layer_norm(h, scale.shape, scale, shift, 1e-5)
 
 
 def _products(
@@ -56,7 +65,7 @@ class _Together(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, dropped: Tensor | None
     ) -> Tensor:
         h, scale, shift = _products(x, weight, bias, scale, shift, dropped)
-        normal, mean, rstd = torch.native_layer_norm(h, h.shape[-1:], None, None, 1e-5)
+        normal, mean, rstd = _layer_norm(h)
         out, *kept = Mish.forward(torch.addcmul(shift, normal, scale))
         ctx.save_for_backward(x, weight, scale, dropped, h, normal, mean, rstd, *kept)
         return out.transpose(0, 1) if x.ndim == 2 else out

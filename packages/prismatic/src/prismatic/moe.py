@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prismatic import cpu
 from prismatic.layers import INIT_STD, Linear, NormedLinear, StackedNormedLinear, mish
 from prismatic.losses import load_balance, mutual_information, normalised_entropy, temperature_step
 from prismatic.orthogonal import gram_schmidt_mixture, mean_overlap, mixture
@@ -79,7 +80,7 @@ class MoE(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Weights of the experts: (..., width) -> (..., K), float32."""
-        p = (self.gate_out(self.gate_in(x)).float() / self.tau).softmax(-1)
+        p = cpu.softmax(self.gate_out(self.gate_in(x)).float() / self.tau)
         return keep_top(p, self.top_k) if 0 < self.top_k < self.num_experts else p
 
     def forward(self, x: Tensor, gates: list[Gate] | None = None) -> Tensor:
