@@ -1,13 +1,7 @@
-"""Students' runs for tests: what they left, processes that are stopped, teachers that count."""
+"""Students' runs for tests, and teachers that count."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +18,9 @@ from collective.windows import Rolling
 from rlblocks.config import SACConfig
 from rlblocks.sac import SAC
 from rlcore import checkpoint
-from rlcore.files import read_json
 from rlcore.vecenv import VecStep
 
 Array = np.ndarray[Any, Any]
-CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
 
 
 class Counting:
@@ -127,83 +119,3 @@ def run(verb: str, root: Path, name: str, *options: str, code: int = 0) -> Path:
 def plain_names(parts: dict[str, Any]) -> dict[str, Any]:
     """Less what a run without a teacher has otherwise."""
     return {name: part for name, part in parts.items() if name != "guide"}
-
-
-def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
-    """Rows of the record, less what a clock says."""
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in lines if row["kind"] == kind]
-
-
-def final(folder: Path, name: str = "final") -> dict[str, Any]:
-    """The parts in a checkpoint, less the names of the files that hold its replay."""
-    parts: dict[str, Any] = checkpoint.load(folder / "checkpoints" / f"{name}.pt")["parts"]
-    parts.get("buffer", {}).pop("segments", None)  # they depend on when it was saved
-    return parts
-
-
-def same(a: Any, b: Any, where: str = "") -> None:
-    """Equal to the bit, or the place where they are not."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b)):
-            same(*pair, f"{where}[{i}]")
-    else:
-        assert a == b, f"{where}: {a} != {b}"
-
-
-# --- processes that are stopped ---------------------------------------------------------------------------------------
-def start(words: Sequence[str], root: Path, name: str) -> subprocess.Popen[bytes]:
-    """`collective WORDS` as a run of that name."""
-    command = [sys.executable, "-m", "collective", *words, "--quiet", "--name", name, "--dir", str(root)]
-    environ = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def finish(words: Sequence[str], root: Path, name: str) -> None:
-    """Run to the end."""
-    child = start(words, root, name)
-    error = child.communicate(timeout=300)[1]
-    assert child.returncode == 0, error.decode()
-
-
-def wait_for(child: subprocess.Popen[bytes], folder: Path, step: int) -> None:
-    """Until there is a checkpoint of that step or a later one, or the process has ended."""
-    deadline = time.monotonic() + 120
-    while child.poll() is None and time.monotonic() < deadline:
-        if any(int(path.stem.removeprefix("step_")) >= step for path in folder.glob("step_*.pt")):
-            return
-        time.sleep(0.005)
-
-
-def killed_ends_the_same(words: Sequence[str], root: Path, at: Sequence[int]) -> None:
-    """SIGKILL once each of these steps is saved, then the same command: as if nothing had happened."""
-    finish(words, root, "whole")
-    for wanted in at:
-        child = start(words, root, "killed")
-        wait_for(child, root / "killed" / "checkpoints", wanted)
-        child.send_signal(signal.SIGKILL)
-        error = child.communicate()[1]
-        assert child.returncode == -signal.SIGKILL, error.decode()
-    finish(words, root, "killed")
-    assert rows(root / "killed") == rows(root / "whole")
-    same(final(root / "killed"), final(root / "whole"))
-
-
-def signal_saves_the_step(words: Sequence[str], root: Path, number: signal.Signals, after: int) -> int:
-    """The exit code of a run that is sent a signal; its newest checkpoint must be whole and of the step it ended at."""
-    child = start(words, root, "run")
-    folder = root / "run" / "checkpoints"
-    wait_for(child, folder, after)
-    child.send_signal(number)
-    child.communicate(timeout=60)
-    step = checkpoint.Checkpoints(folder).steps()[-1]
-    state = checkpoint.load(folder / f"step_{step:09d}.pt")
-    assert read_json(root / "run" / "status.json")["step"] == state["step"] == step
-    return child.returncode

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from collective_datasets import made
+from stopped_runs import final, same
 
 from collective import data as datasets
 from collective import experts
@@ -29,7 +30,6 @@ from collective.rollout import copies_of
 from collective.run import distill as run_distill
 from collective.run.told import Told
 from collective.windows import Rolling, compress
-from rlcore import checkpoint
 from rlcore.errors import DataError, UsageError
 
 DEBUG = "distill --preset debug --quiet".split()
@@ -37,24 +37,6 @@ DEBUG = "distill --preset debug --quiet".split()
 
 def distil(root: Path, name: str, data: Path, encoder: Path, *options: str) -> int:
     return main([*DEBUG, "--dir", str(root), "--name", name, "--data", str(data), "--encoder", str(encoder), *options])
-
-
-def parts(folder: Path) -> dict[str, Any]:
-    return dict(checkpoint.load(folder / "checkpoints" / "final.pt")["parts"])
-
-
-def same(a: Any, b: Any, where: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            same(*pair, f"{where}[{i}]")
-    else:
-        assert a == b, where
 
 
 @pytest.mark.parametrize("at", [10, 40, 65])  # before the round, after it, among the critics' updates
@@ -73,7 +55,7 @@ def test_a_stopped_run_ends_in_the_same_bits(
     assert distil(tmp_path, "half", toy_data, toy_encoder) == 85
     monkeypatch.undo()
     assert distil(tmp_path, "half", toy_data, toy_encoder) == 0
-    same(parts(tmp_path / "half"), parts(toy_collective))
+    same(final(tmp_path / "half"), final(toy_collective))
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -97,7 +79,7 @@ def test_a_stop_in_an_evaluation_does_not_wait_for_it(
     assert multiprocessing.active_children() == []
     assert distil(tmp_path, "half", toy_data, toy_encoder, "--rounds", "0", "--workers", workers) == 0
     assert distil(tmp_path, "whole", toy_data, toy_encoder, "--rounds", "0") == 0
-    same(parts(tmp_path / "half"), parts(tmp_path / "whole"))
+    same(final(tmp_path / "half"), final(tmp_path / "whole"))
     assert evaluations(tmp_path / "half") == evaluations(tmp_path / "whole") != []
 
 
@@ -108,7 +90,7 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 
 def test_evaluations_leave_training_as_it_is(toy_data: Path, toy_encoder: Path, toy_collective: Path, tmp_path: Path):
     assert distil(tmp_path, "other", toy_data, toy_encoder, "--eval-every", "7") == 0
-    same(parts(tmp_path / "other"), parts(toy_collective))
+    same(final(tmp_path / "other"), final(toy_collective))
 
 
 class TestCodes:
@@ -333,7 +315,7 @@ def test_processes_that_step_envs_change_nothing(
     toy_data: Path, toy_encoder: Path, toy_collective: Path, tmp_path: Path
 ):
     assert distil(tmp_path, "x", toy_data, toy_encoder, "--workers", "2") == 0
-    same(parts(tmp_path / "x"), parts(toy_collective))
+    same(final(tmp_path / "x"), final(toy_collective))
 
 
 @pytest.mark.parametrize(("episodes", "tasks"), [(50, 5), (50, 11), (50, 25), (50, 50), (15, 5), (7, 3), (1, 1)])

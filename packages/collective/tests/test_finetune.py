@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from collective_students import collective, final, killed_ends_the_same, rows, run, same
+from collective_students import collective, run
+from stopped_runs import final, killed_ends_the_same, rows, same
 
 from collective.agent import Collective
 from collective.config_student import FinetuneConfig
@@ -247,4 +248,4 @@ def test_half_and_half_is_whole(network: Path, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(network: Path, tmp_path: Path):
     words = ["finetune", "--preset", "debug", "--collective", str(network), "--save-every", "20", "--steps", "400"]
-    killed_ends_the_same(words, tmp_path, (20, 60, 220))
+    killed_ends_the_same(["collective", *words], tmp_path, (20, 60, 220))

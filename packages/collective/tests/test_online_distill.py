@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from collective_experts import stops_at
-from collective_students import final, killed_ends_the_same, rows, run, same, signal_saves_the_step
+from collective_students import run
+from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from collective import experts
 from collective.config_worker import OnlineConfig
@@ -218,7 +219,7 @@ def test_evaluations_and_saving_do_not_touch_the_record(scripted: Path, tmp_path
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(tmp_path: Path):
     words = ["online-distill", "--preset", "debug", *TWO, "--save-every", "10", "--eval-every", "100000"]
-    killed_ends_the_same(words, tmp_path, (80, 160, 400))
+    killed_ends_the_same(["collective", *words], tmp_path, (80, 160, 400))
     one, two = load(tmp_path / "whole"), load(tmp_path / "killed")
     assert np.array_equal(one.action, two.action)
 
@@ -227,4 +228,4 @@ def test_killed_again_and_again_it_ends_the_same(tmp_path: Path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_very_step(number: signal.Signals, code: int, tmp_path: Path):
     endless = ["online-distill", "--preset", "debug", "--network-steps", "200000", "--save-every", "40"]
-    assert signal_saves_the_step([*endless, "--eval-every", "1000000"], tmp_path, number, 80) == code
+    assert signal_saves_the_step(["collective", *endless, "--eval-every", "1000000"], tmp_path, number, 80) == code

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from collective_datasets import equal
-from collective_students import killed_ends_the_same, signal_saves_the_step
+from stopped_runs import killed_ends_the_same, signal_saves_the_step
 
 from collective.data import load
 
@@ -24,7 +24,7 @@ def words_of(stage: str, data: Path, encoder: Path) -> list[str]:
 def test_killed_again_and_again_it_ends_the_same(
     stage: str, at: tuple[int, ...], toy_data: Path, toy_encoder: Path, tmp_path: Path
 ):
-    killed_ends_the_same(words_of(stage, toy_data, toy_encoder), tmp_path, at)
+    killed_ends_the_same(["collective", *words_of(stage, toy_data, toy_encoder)], tmp_path, at)
     if stage == "record":
         equal(load(tmp_path / "killed"), load(tmp_path / "whole"))
     else:
@@ -37,4 +37,4 @@ def test_a_signal_saves_the_very_step(
     number: signal.Signals, code: int, toy_data: Path, toy_encoder: Path, tmp_path: Path
 ):
     words = [*words_of("distill", toy_data, toy_encoder), "--updates", "800000"]
-    assert signal_saves_the_step(words, tmp_path, number, 20) == code
+    assert signal_saves_the_step(["collective", *words], tmp_path, number, 20) == code

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from collective_students import final, rows, same
 from collective_windows import TASKS, made_up, written
+from stopped_runs import final, rows, same
 
 from collective.analysis import telling
 from collective.cli import main

@@ -11,16 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from collective_students import (
-    collective,
-    final,
-    killed_ends_the_same,
-    plain_names,
-    rows,
-    run,
-    same,
-    signal_saves_the_step,
-)
+from collective_students import collective, plain_names, run
+from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from collective.config_student import StudentConfig
 from collective.encoder import Encoder
@@ -348,11 +340,11 @@ def test_a_run_may_be_made_longer(tmp_path: Path):
 def test_killed_again_and_again_it_ends_the_same(arm: str, network: Path, tmp_path: Path):
     options = {**ARMS, "network": ("--teacher", str(network), "--mix", "0.3")}[arm]
     words = ["train-student", "--preset", "debug", *options, "--save-every", "20", "--steps", "400"]
-    killed_ends_the_same(words, tmp_path, (20, 100, 220))
+    killed_ends_the_same(["collective", *words], tmp_path, (20, 100, 220))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_very_step(number: signal.Signals, code: int, tmp_path: Path):
     words = ["train-student", "--preset", "debug", "--teacher", "scripted", "--steps", "8000000"]
-    assert signal_saves_the_step(words, tmp_path, number, 120) == code
+    assert signal_saves_the_step(["collective", *words], tmp_path, number, 120) == code

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from collective_experts import stops_at
-from collective_students import final, killed_ends_the_same, rows, run, same, signal_saves_the_step
+from collective_students import run
+from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from collective import experts
 from collective.cli import main
@@ -318,7 +319,7 @@ def test_help_needs_no_task(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(tmp_path: Path):
     words = ["train-worker", "--preset", "debug", *TWO, "--save-every", "20", "--eval-every", "100000"]
-    killed_ends_the_same(words, tmp_path, (80, 240, 400))
+    killed_ends_the_same(["collective", *words], tmp_path, (80, 240, 400))
     one, two = load(tmp_path / "whole"), load(tmp_path / "killed")
     assert np.array_equal(one.expert_mean, two.expert_mean)
 
@@ -327,4 +328,4 @@ def test_killed_again_and_again_it_ends_the_same(tmp_path: Path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_very_step(number: signal.Signals, code: int, tmp_path: Path):
     endless = ["train-worker", "--preset", "debug", "--steps", "800000", "--save-every", "40", "--eval-every", "100000"]
-    assert signal_saves_the_step([*endless, "--replay", "2000"], tmp_path, number, 80) == code
+    assert signal_saves_the_step(["collective", *endless, "--replay", "2000"], tmp_path, number, 80) == code

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from stopped_gasp_runs import rows
+from stopped_runs import rows
 
 from gasp.cli import main
 from rlcore.files import read_json

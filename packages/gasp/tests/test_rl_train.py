@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stopped_gasp_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
+from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from gasp.agent import Agent
 from gasp.cli import main
@@ -303,11 +303,11 @@ def test_a_learner_that_diverges_is_stopped(
 def test_killed_again_and_again_it_ends_the_same(gasp_skills: Path, tmp_path: Path):
     """R1."""
     options = ("--save-every", "40", "--eval-every", "100000")
-    killed_ends_the_same(words(gasp_skills, *options), tmp_path, (80, 240, 400))
+    killed_ends_the_same(["gasp", *words(gasp_skills, *options)], tmp_path, (80, 240, 400))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_very_step(number: signal.Signals, code: int, gasp_skills: Path, tmp_path: Path):
     endless = words(gasp_skills, "--steps", "8000000", "--save-every", "80", "--eval-every", "100000")
-    assert signal_saves_the_step(endless, tmp_path, number, 80) == code
+    assert signal_saves_the_step(["gasp", *endless], tmp_path, number, 80) == code

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from stopped_gasp_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
+from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from gasp import data
 from gasp.cli import main
@@ -42,8 +42,8 @@ def train(root: Path, name: str, demos: Path, *options: str, code: int = 0) -> P
 
 
 def fits(folder: Path) -> list[dict[str, Any]]:
-    """The history of the mixture, less what a clock says."""
-    return [{k: v for k, v in row.items() if k != "fit_cpu_s"} for row in rows(folder, "mixture")]
+    """The history of the mixture."""
+    return rows(folder, "mixture")
 
 
 # --- what a run leaves ------------------------------------------------------------------------------------------------
@@ -232,12 +232,9 @@ def test_one_seed_one_run(toy_data: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_the_same(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import stopped_gasp_runs
-
+def test_killed_again_and_again_it_ends_the_same(toy_data: Path, tmp_path: Path):
     every = words(toy_data, "--save-every", "2", "--updates-per-epoch", "20", "--eval-every", "1000")
-    monkeypatch.setattr(stopped_gasp_runs, "CLOCKS", stopped_gasp_runs.CLOCKS | {"fit_cpu_s"})
-    killed_ends_the_same(every, tmp_path, (10, 50))
+    killed_ends_the_same(["gasp", *every], tmp_path, (10, 50))
     assert fits(tmp_path / "killed") == fits(tmp_path / "whole")
 
 
@@ -245,7 +242,7 @@ def test_killed_again_and_again_it_ends_the_same(toy_data: Path, tmp_path: Path,
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_very_step(number: signal.Signals, code: int, toy_data: Path, tmp_path: Path):
     endless = words(toy_data, "--updates-per-epoch", "1000000", "--save-every", "10")
-    assert signal_saves_the_step(endless, tmp_path, number, 10) == code
+    assert signal_saves_the_step(["gasp", *endless], tmp_path, number, 10) == code
 
 
 # --- numbers and disks ------------------------------------------------------------------------------------------------

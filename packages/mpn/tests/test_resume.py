@@ -10,44 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from stopped_runs import final, global_generators, rows, same
 
 from mpn.cli import main
 from mpn.run import train as train_module
 from mpn.run.history import History
-from rlcore import checkpoint
 from rlcore.run import Run
 
 CORES = ["mpn", "mpn-frozen", "rnn", "gru", "lstm"]
-CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
 
 
 def train(root: Path, name: str, *options: str, code: int = 0) -> Path:
     assert main(["train", "--preset", "debug", "--dir", str(root), "--name", name, "--quiet", *options]) == code
     return root / name
-
-
-def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in lines if row["kind"] == kind]
-
-
-def final(folder: Path) -> dict[str, Any]:
-    return checkpoint.load(folder / "checkpoints" / "final.pt")
-
-
-def same(a: Any, b: Any, where: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b)):
-            same(*pair, f"{where}[{i}]")
-    else:
-        assert a == b, f"{where}: {a} != {b}"
 
 
 @pytest.fixture
@@ -77,12 +52,9 @@ def test_half_and_half_is_whole(core: str, stop: int, tmp_path: Path, stop_at: A
     assert rows(halves) == rows(whole)
     assert rows(halves, "eval") == rows(whole, "eval")
     a, b = final(whole), final(halves)
-    for state in (a, b):
-        for cursor in state["parts"]["buffer"].values():
-            del cursor["segments"]  # the files differ, for one run saved in between
     for part in ("agent", "envs", "buffer", "stats", "history", "watch"):
-        same(a["parts"][part], b["parts"][part], part)
-    same(a["rng"], b["rng"], "rng")
+        same(a[part], b[part], part)
+    same(global_generators(whole), global_generators(halves))
     assert json.loads((whole / "training_history.json").read_text()) == json.loads(
         (halves / "training_history.json").read_text()
     )
@@ -96,7 +68,7 @@ def test_every_kind_of_env_resumes_in_the_middle_of_an_episode(env: str, tmp_pat
     train(tmp_path, "halves", *options, code=85)
     halves = train(tmp_path, "halves", *options)
     assert rows(halves) == rows(whole)
-    same(final(whole)["parts"]["agent"], final(halves)["parts"]["agent"])
+    same(final(whole)["agent"], final(halves)["agent"])
 
 
 def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):
@@ -104,7 +76,7 @@ def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):
         tmp_path, "often", "--eval-every", "40", "--save-every", "60", "--eval-episodes", "3", "--tensorboard"
     )
     seldom = train(tmp_path, "seldom", "--eval-every", "100000", "--save-every", "100000")
-    same(final(often)["parts"]["agent"], final(seldom)["parts"]["agent"])
+    same(final(often)["agent"], final(seldom)["agent"])
     assert rows(often) == rows(seldom)
 
 
@@ -122,14 +94,14 @@ def test_a_disk_too_full_for_the_history_stops_a_run_or_does_not(
 
 def test_one_seed_one_run_other_seed_other_run(tmp_path: Path):
     one, again, other = (train(tmp_path, name, "--seed", seed) for name, seed in (("a", "5"), ("b", "5"), ("c", "6")))
-    same(final(one)["parts"]["agent"], final(again)["parts"]["agent"])
+    same(final(one)["agent"], final(again)["agent"])
     assert rows(one) == rows(again) != rows(other)
 
 
 def test_two_threads_learn_the_same_to_rounding(tmp_path: Path):
     """Documented tolerance: sums in another order, so equal to about 1e-4 over a short run."""
-    one = final(train(tmp_path, "one", "--threads", "1"))["parts"]["agent"]["online"]
-    two = final(train(tmp_path, "two", "--threads", "2"))["parts"]["agent"]["online"]
+    one = final(train(tmp_path, "one", "--threads", "1"))["agent"]["online"]
+    two = final(train(tmp_path, "two", "--threads", "2"))["agent"]["online"]
     torch.set_num_threads(1)
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)

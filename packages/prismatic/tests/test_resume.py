@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from stopped_runs import final, rows, same
 
 from prismatic.agent import Agent
 from prismatic.cli import main
@@ -19,7 +18,6 @@ from prismatic.envs.toy import Reach
 from rlcore import checkpoint
 from rlcore.run import Run
 
-CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
 TASKS = {"one": "toy-reach", "two": "toy-reach,toy-cross"}
 
 
@@ -27,33 +25,6 @@ def train(root: Path, name: str, *options: str, code: int = 0) -> Path:
     command = ["train", "--preset", "debug", "--task", "toy-reach", "--dir", str(root), "--name", name, "--quiet"]
     assert main([*command, *options]) == code
     return root / name
-
-
-def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in lines if row["kind"] == kind]
-
-
-def final(folder: Path) -> dict[str, Any]:
-    parts: dict[str, Any] = checkpoint.load(folder / "checkpoints" / "final.pt")["parts"]
-    for cursor in parts.get("buffer", {}).get("rings", []):
-        cursor.pop("segments", None)  # the files differ where one run saved in between
-    return parts
-
-
-def same(a: Any, b: Any, where: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b)):
-            same(*pair, f"{where}[{i}]")
-    else:
-        assert a == b, f"{where}: {a} != {b}"
 
 
 @pytest.fixture

@@ -16,17 +16,22 @@ from taskinfer.inference import Inference
 ENDLESS = {"toy train": ("--total-steps", "8000000"), "low train": ("--steps", "8000000")}
 
 
+def debug(verb: str) -> list[str]:
+    """A run that saves at every 80 steps."""
+    return f"taskinfer {verb} --preset debug --save-every 80 --eval-every 100000".split()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("verb", "at"), [("toy train", (80, 240, 480)), ("low train", (80, 240, 640))])
 def test_killed_again_and_again_it_ends_the_same(verb: str, at: tuple[int, ...], tmp_path: Path):
-    killed_ends_the_same(verb, tmp_path, at)
+    killed_ends_the_same(debug(verb), tmp_path, at)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("verb", list(ENDLESS))
 def test_a_signal_saves_the_very_step(verb: str, number: signal.Signals, code: int, tmp_path: Path):
-    assert signal_saves_the_step(verb, tmp_path, ENDLESS[verb], number) == code
+    assert signal_saves_the_step([*debug(verb), *ENDLESS[verb]], tmp_path, number, 80) == code
 
 
 def checkpoints_are_finite(folder: Path) -> None:

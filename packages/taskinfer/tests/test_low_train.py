@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stopped_runs import final, rows, same
+from stopped_runs import final, global_generators, rows, same
 
 from rlcore import checkpoint
 from rlcore.files import read_json
@@ -57,22 +57,22 @@ def test_half_and_half_is_whole(body: str, stop: int, tmp_path: Path, stop_at: A
     assert rows(halves, "eval") == rows(whole, "eval")
     a, b = final(whole), final(halves)
     for part in PARTS:
-        same(a["parts"][part], b["parts"][part], part)
-    same(a["rng"], b["rng"], "rng")
+        same(a[part], b[part], part)
+    same(global_generators(whole), global_generators(halves))
 
 
 def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):
     options = ("--body", "tiny_bodies:slider")
     often = train(tmp_path, "often", *options, "--eval-every", "240", "--save-every", "60", "--eval-repeats", "2")
     seldom = train(tmp_path, "seldom", *options, "--eval-every", "100000", "--save-every", "100000")
-    same(final(often)["parts"]["agent"], final(seldom)["parts"]["agent"])
+    same(final(often)["agent"], final(seldom)["agent"])
     assert rows(often) == rows(seldom)
 
 
 def test_one_seed_one_run_other_seed_other_run(tmp_path: Path):
     options = ("--body", "tiny_bodies:slider", "--eval-every", "100000", "--seed")
     one, again, other = (train(tmp_path, name, *options, seed) for name, seed in (("a", "5"), ("b", "5"), ("c", "6")))
-    same(final(one)["parts"]["agent"], final(again)["parts"]["agent"])
+    same(final(one)["agent"], final(again)["agent"])
     assert rows(one) == rows(again) != rows(other)
 
 

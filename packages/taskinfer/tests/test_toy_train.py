@@ -152,7 +152,7 @@ def test_options_train(options: str, tmp_path: Path):
 def test_other_targets_are_for_the_arm_that_infers(arm: str, tmp_path: Path):
     for share in ("0", "0.5"):
         assert train(tmp_path, "--name", share, "--arm", arm, "--relabel", share) == 0
-    one, two = (final(tmp_path / share)["parts"]["agent"]["sac"]["actor"] for share in ("0", "0.5"))
+    one, two = (final(tmp_path / share)["agent"]["sac"]["actor"] for share in ("0", "0.5"))
     assert torch.equal(one, two) == (arm == "oracle")
 
 
@@ -230,7 +230,7 @@ def test_a_run_that_stopped_goes_on_bit_for_bit(arm: str, tmp_path: Path):
     assert train(tmp_path, "--name", "whole", *options) == 0
     assert train(tmp_path, "--name", "parts", *options, "--total-steps", "320") == 0
     assert train(tmp_path, "--name", "parts", *options, "--total-steps", "600") == 0
-    same(final(tmp_path / "whole")["parts"], final(tmp_path / "parts")["parts"])
+    same(final(tmp_path / "whole"), final(tmp_path / "parts"))
 
 
 def test_evaluating_more_often_changes_nothing(tmp_path: Path):
@@ -298,7 +298,7 @@ def test_a_run_past_the_end_of_the_descent_leaves_the_encoder_as_it_is(tmp_path:
     saved = {}
     for total in (400, 600):
         learn(tiny(name="rest", dir=tmp_path, total_steps=total, anneal=(80, 240), save_every=80, quiet=True))
-        saved[total] = final(tmp_path / "rest")["parts"]["agent"]
+        saved[total] = final(tmp_path / "rest")["agent"]
     before, after = saved[400]["inference"], saved[600]["inference"]
     assert after["updates"] > before["updates"]
     same(before["model"], after["model"])

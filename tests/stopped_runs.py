@@ -1,4 +1,4 @@
-"""Training commands as real processes that are stopped, and what their runs must come to."""
+"""Training commands as real processes that are stopped, and what their runs must come to. For tests of all packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from rlcore import checkpoint
 from rlcore.files import read_json
 
-CLOCKS = {"wall_s", "cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
+CLOCKS = {"wall_s", "cpu_s", "fit_cpu_s", "env_steps_per_s", "updates_per_s", "rss_mib"}
 
 
 def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
@@ -27,11 +27,24 @@ def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not timed(k)} for row in lines if row["kind"] == kind]
 
 
-def final(folder: Path) -> dict[str, Any]:
-    """The parts in the final checkpoint, less the names of the files that hold its replay."""
-    parts: dict[str, Any] = checkpoint.load(folder / "checkpoints" / "final.pt")["parts"]
-    parts.get("buffer", {}).pop("segments", None)  # they depend on when it was saved
+def final(folder: Path, name: str = "final") -> dict[str, Any]:
+    """The parts in a checkpoint."""
+    parts: dict[str, Any] = checkpoint.load(folder / "checkpoints" / f"{name}.pt")["parts"]
+    forget_segments(parts)
     return parts
+
+
+def global_generators(folder: Path) -> dict[str, Any]:
+    """Of the libraries, as the final checkpoint has them."""
+    return dict(checkpoint.load(folder / "checkpoints" / "final.pt")["rng"])
+
+
+def forget_segments(value: Any) -> None:
+    """The names of the files that hold a replay: they depend on when it was saved."""
+    if isinstance(value, dict):
+        value.pop("segments", None)
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        forget_segments(each)
 
 
 def same(a: Any, b: Any, where: str = "") -> None:
@@ -47,12 +60,12 @@ def same(a: Any, b: Any, where: str = "") -> None:
         for i, pair in enumerate(zip(a, b)):
             same(*pair, f"{where}[{i}]")
     else:
-        assert a == b, f"{where}: {a} != {b}"
+        assert a == b or (a != a and b != b), f"{where}: {a} != {b}"
 
 
 def start(words: Sequence[str], root: Path, name: str) -> subprocess.Popen[bytes]:
-    """`gasp WORDS` as a run of that name."""
-    command = [sys.executable, "-m", "gasp", *words, "--quiet", "--name", name, "--dir", str(root)]
+    """A program and its words, as a run of that name."""
+    command = [sys.executable, "-m", *words, "--quiet", "--name", name, "--dir", str(root)]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
