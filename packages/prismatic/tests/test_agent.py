@@ -142,6 +142,28 @@ def test_padding_changes_no_loss(cfg: TrainConfig):
     assert not differences(*results)
 
 
+@pytest.mark.parametrize("cfg", [CFG, DENSE], ids=["moe", "dense"])
+def test_standardised_observations_are_what_another_agent_sees_plain(cfg: TrainConfig):
+    """Two updates alike; what lies in the padding is no matter; tiny deviations and far observations have limits."""
+    mean, std = torch.tensor([[1.0, -2.0, 0.5, 30.0], [3.0, 0.0, 7.0, 7.0]]), torch.tensor([0.001, 0.5, 2.0, 9.0])
+    ours, plain = Agent(replace(cfg, obs_norm=True), TWO, CPU), Agent(cfg, TWO, CPU)
+    ours.standardise(mean, std.expand(2, 4))
+    std = std.clamp(min=0.01)
+    seen = batch(plain)
+    raw = {**seen} | {key: seen[key] * std + mean[seen["task"]] for key in ("obs", "next_obs")}
+    narrow = seen["task"] == 1
+    raw["obs"][:, narrow, 2:] = -55.0
+    for _ in range(2):
+        a, b = ours.update(raw), plain.update(seen)
+        for name in a:
+            assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
+    assert set(ours.model.state_dict()) - set(plain.model.state_dict()) == {"obs_mean", "obs_std"}
+    far = ours.model.encode(torch.full((1, 4), 1e9), torch.zeros(1, dtype=torch.int64))
+    assert_close(
+        far, plain.model.encode(torch.full((1, 4), 10.0), torch.zeros(1, dtype=torch.int64)), atol=1e-2, rtol=0
+    )
+
+
 def test_narrow_batches_are_padded():
     results = []
     for width in (2, 4):

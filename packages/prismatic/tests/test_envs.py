@@ -137,12 +137,16 @@ def test_replay_shares_batches_between_tasks():
     cfg = TrainConfig(task="toy-reach,toy-cross", buffer_size=400, num_envs=2, horizon=3)
     vec = envs.make([envs.describe(name) for name in cfg.tasks], 2, seed=0)
     replay = TaskReplay(cfg, widths_of(vec), [np.random.default_rng(i) for i in range(2)], torch.device("cpu"))
-    obs, first = vec.reset(), np.ones(4, bool)
+    obs, first, seen = vec.reset(), np.ones(4, bool), []
     for _ in range(120):
         action = vec.sample()
         moved = vec.step(action)
         replay.add(obs, action, moved, first, vec.rows)
+        seen.append(obs.reshape(2, 2, -1).copy())
         obs, first = moved.obs, moved.terminated | moved.truncated
+    stored = np.stack(seen[-100:], 1).reshape(2, 200, -1)  # the ring holds 100 steps of each env
+    for found, expected in zip(replay.obs_moments(), (stored.mean(1), stored.std(1, ddof=1))):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     counts = [replay.sample(7)["task"].bincount().tolist() for _ in range(4)]
     assert counts == [[4, 3], [3, 4], [4, 3], [3, 4]]
     batch = replay.sample(640)

@@ -47,9 +47,10 @@ def send(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("moment", [10, 35])  # among the updates on the first random steps, and later
-@pytest.mark.parametrize("options", [(), ("--use-moe", "false"), ("--task", TASKS["two"], "--num-envs", "2")])
+@pytest.mark.parametrize(
+    "options", [(), ("--no-use-moe", "--obs-norm"), ("--task", TASKS["two"], "--num-envs", "2", "--obs-norm")]
+)
 def test_half_and_half_is_whole(options: tuple[str, ...], moment: int, tmp_path: Path, send: Any):
-    options = tuple("--no-use-moe" if o == "--use-moe" else o for o in options if o != "false")
     whole = train(tmp_path, "whole", *options)
     send(signal.SIGTERM, moment)
     train(tmp_path, "halves", *options, code=85)
@@ -57,6 +58,8 @@ def test_half_and_half_is_whole(options: tuple[str, ...], moment: int, tmp_path:
     assert rows(halves) == rows(whole)
     assert rows(halves, "eval") == rows(whole, "eval")
     same(final(whole), final(halves))
+    if "--obs-norm" in options:
+        assert (final(whole)["agent"]["model"]["obs_std"] != 1).any()
 
 
 def test_a_run_that_is_stopped_before_its_first_step_begins_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

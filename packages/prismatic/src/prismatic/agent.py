@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prismatic import cpu, losses
 from prismatic.config import TaskSpec, TrainConfig
-from prismatic.model import WorldModel
+from prismatic.model import MIN_OBS_STD, WorldModel
 from prismatic.moe import Gate, MoE
 from prismatic.planner import PlanState, choose, draw_heads, plan, settings_of, shift
 from rlcore.device import compile_if
@@ -133,6 +133,11 @@ class Agent:
         return {name: torch.where(pi_good, value, 0.0) for name, value in metrics.items()} | {
             "scale": self.scale.clone()
         }
+
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """From now on observations are less mean (T, O), over std (T, O). To be said before anything is learnt."""
+        self.model.obs_mean.copy_(mean)
+        self.model.obs_std.copy_(std.clamp(min=MIN_OBS_STD))
 
     def draw(self, batch_size: int) -> UpdateNoise:
         """The noise of one update on `batch_size` windows."""

@@ -115,6 +115,8 @@ class TrainConfig(RunConfig):
     max_std: float = 2.0  # Its upper limit, and its start.
     temperature: float = 0.5  # Elites weigh exp(temperature * value).
     eval_sample: bool = False  # In evaluation draw an elite, as TD-MPC2 does; else their weighted mean acts.
+    # --- observations
+    obs_norm: bool = False  # Standardise them, by each task's mean and deviation when learning begins.
     # --- length of the run
     steps: int = 3_000_000  # Agent steps over all envs.
     num_envs: int = 1  # Envs of each task, planned for together.

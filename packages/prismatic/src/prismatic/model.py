@@ -26,6 +26,7 @@ from prismatic.losses import NUM_BINS, bin_values, discount, gaussian_log_prob, 
 from prismatic.moe import Gate, MoE
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
+OBS_LIMIT, MIN_OBS_STD = 10.0, 0.01  # of standardised observations; of what they are divided by
 
 
 class MLP(nn.Module):
@@ -80,6 +81,8 @@ class WorldModel(nn.Module):
 
     bins: Tensor
     obs_mask: Tensor
+    obs_mean: Tensor
+    obs_std: Tensor
     action_mask: Tensor
     action_dims: Tensor
     discounts: Tensor
@@ -123,6 +126,8 @@ class WorldModel(nn.Module):
         }
         for name, value in facts.items():
             self.register_buffer(name, value, persistent=False)
+        self.register_buffer("obs_mean", torch.zeros(len(tasks), self.obs_dim), persistent=cfg.obs_norm)
+        self.register_buffer("obs_std", torch.ones(len(tasks), self.obs_dim), persistent=cfg.obs_norm)
         self.pads_obs = len({t.obs_dim for t in tasks}) > 1
         self.pads_actions = len({t.action_dim for t in tasks}) > 1
 
@@ -159,6 +164,8 @@ class WorldModel(nn.Module):
 
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
         """obs (..., O) -> z (..., D)."""
+        if self.cfg.obs_norm:
+            obs = ((obs - self.obs_mean[task]) / self.obs_std[task]).clamp(-OBS_LIMIT, OBS_LIMIT)
         out: Tensor = self.encoder(self._join(task, obs * self.obs_mask[task] if self.pads_obs else obs))
         return out
 

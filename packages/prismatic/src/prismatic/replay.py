@@ -76,6 +76,15 @@ class TaskReplay:
             return {**drawn[0], "task": ids}
         return {name: torch.cat([part[name] for part in drawn], 1) for name in drawn[0]} | {"task": ids}
 
+    def obs_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each task's observations, (T, O) each."""
+        stored = []
+        for ring in self.rings:
+            slot, env = np.divmod(np.arange(len(ring)), ring.num_envs)
+            stored.append(ring.windows(slot, env, 1)["obs"][0].double())
+        mean, std = (torch.stack([f(obs, 0) for obs in stored]) for f in (torch.mean, torch.std))
+        return mean.float(), std.float()
+
     def save(self, folder: Path) -> dict[str, Any]:
         cursors = []
         for ring, part in zip(self.rings, self.parts):

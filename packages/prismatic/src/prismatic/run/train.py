@@ -119,6 +119,8 @@ class Training:
         """All updates that the steps so far are worth, at first those of the random steps together. They come before
         the next action, so that a run stopped among them goes on exactly."""
         agent, run = self.agent, self.run
+        if self.cfg.obs_norm and owed and not agent.updates:
+            agent.standardise(*self.replay.obs_moments())
         while agent.updates < owed and run.going(self.step):
             if run.asked_to_free:
                 run.asked_to_free = False
