@@ -12,7 +12,7 @@ from rlcore.files import read_json, write_atomic
 
 PAGE = ROOT / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-SHOWN = ("Machine", "Versions", "Commit", "Date")
+SHOWN = ("Machine", "Commit", "Date")  # versions are in the record
 
 
 def block(results: Path) -> str:
