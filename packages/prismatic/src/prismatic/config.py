@@ -61,7 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": CPU,
     "mt4": {
         **CPU, "task": "mt4", "entropy": "squashed", "entropy_coef": 1e-3, "tau": 0.05, "utd": 0.5, "seed_rewards": 20,
-        "eval_every": 12_000, "save_every": 12_000,
+        "obs_norm": True, "eval_every": 12_000, "save_every": 12_000,
     },
     "debug": {
         "task": "toy-reach", "model_size": "tiny", "steps": 100, "seed_steps": 40, "utd": 0.5, "batch_size": 4,
