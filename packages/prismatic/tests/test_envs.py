@@ -145,7 +145,7 @@ def test_replay_shares_batches_between_tasks():
         seen.append(obs.reshape(2, 2, -1).copy())
         obs, first = moved.obs, moved.terminated | moved.truncated
     stored = np.stack(seen[-100:], 1).reshape(2, 200, -1)  # the ring holds 100 steps of each env
-    for found, expected in zip(replay.obs_moments(), (stored.mean(1), stored.std(1, ddof=1))):
+    for found, expected in zip(replay.obs_moments(), (stored.mean(1), stored.std(1))):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     counts = [replay.sample(7)["task"].bincount().tolist() for _ in range(4)]
     assert counts == [[4, 3], [3, 4], [4, 3], [3, 4]]
@@ -154,6 +154,17 @@ def test_replay_shares_batches_between_tasks():
     torch.testing.assert_close(batch["obs"][1:], batch["next_obs"][:-1])  # no window crosses an episode's end
     assert not batch["truncated"][:-1].any()
     assert batch["truncated"][-1].any()  # but its last step may be one
+
+
+def test_a_single_observation_has_no_deviation():
+    cfg = TrainConfig(task="toy-reach", buffer_size=10, horizon=1)
+    vec = envs.make([envs.describe("toy-reach")], 1, seed=0)
+    replay = TaskReplay(cfg, widths_of(vec), [np.random.default_rng(0)], torch.device("cpu"))
+    obs, action = vec.reset().copy(), vec.sample()
+    replay.add(obs, action, vec.step(action), np.ones(1, bool), vec.rows)
+    mean, std = replay.obs_moments()
+    np.testing.assert_array_equal(mean, obs)
+    assert not std.any()
 
 
 def test_random_actions_are_held_and_a_resumed_env_holds_on():

@@ -77,12 +77,15 @@ class TaskReplay:
         return {name: torch.cat([part[name] for part in drawn], 1) for name in drawn[0]} | {"task": ids}
 
     def obs_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each task's observations, (T, O) each."""
+        """Mean and deviation of each task's stored observations, (T, O) each; of a single one the deviation is 0."""
         stored = []
         for ring in self.rings:
             slot, env = np.divmod(np.arange(len(ring)), ring.num_envs)
             stored.append(ring.windows(slot, env, 1)["obs"][0].double())
-        mean, std = (torch.stack([f(obs, 0) for obs in stored]) for f in (torch.mean, torch.std))
+        mean, std = (
+            torch.stack([obs.mean(0) for obs in stored]),
+            torch.stack([obs.std(0, correction=0) for obs in stored]),
+        )
         return mean.float(), std.float()
 
     def save(self, folder: Path) -> dict[str, Any]:
