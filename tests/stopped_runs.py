@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from rlcore import checkpoint
@@ -98,6 +100,35 @@ def killed_ends_the_same(words: Sequence[str], root: Path, at: Sequence[int]) ->
     finish(words, root, "killed")
     assert rows(root / "killed") == rows(root / "whole")
     same(final(root / "killed"), final(root / "whole"))
+
+
+def evaluation_is_given_up(
+    train: Callable[[str, int], Path], scorer: str, patch: pytest.MonkeyPatch, at: int = 1
+) -> None:
+    """SIGTERM at the `at`-th call of `scorer`, a function that evaluations call, ends one of them at once; the same
+    command makes it anew, and ends as a run that nobody stopped. `train(name, code)` is a command within this process.
+    """
+    whole = train("whole", 0)
+    calls: list[int] = []
+    called = pkgutil.resolve_name(scorer)
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        calls.append(0)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the evaluation goes on")
+        return called(*arguments, **options)
+
+    with patch.context() as patched:
+        patched.setattr(scorer, stopped)
+        half = train("half", 85)
+    made = rows(half, "eval")
+    assert made == rows(whole, "eval")[: len(made)] != rows(whole, "eval")
+    assert train("half", 0) == half
+    assert rows(half, "eval") == rows(whole, "eval")
+    assert rows(half) == rows(whole)
+    same(final(half), final(whole))
+    same(final(half, "best"), final(whole, "best"))
 
 
 def signal_saves_the_step(words: Sequence[str], root: Path, number: signal.Signals, after: int) -> int:

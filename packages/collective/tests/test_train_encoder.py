@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from collective_windows import TASKS, made_up, written
-from stopped_runs import final, rows, same
+from stopped_runs import evaluation_is_given_up, final, rows, same
 
 from collective.analysis import telling
 from collective.cli import main
@@ -214,6 +214,17 @@ def test_half_and_half_is_whole(encoder: str, moment: int, recorded: Path, tmp_p
     assert rows(halves, "eval") == rows(whole, "eval")
     same(final(whole), final(halves))
     assert read_json(halves / "card.json")["fingerprint"] == read_json(whole / "card.json")["fingerprint"]
+
+
+def test_a_stop_in_the_last_evaluation_does_not_wait_for_it(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def command(name: str, code: int) -> Path:
+        folder = train(tmp_path, name, recorded, code=code)
+        assert (folder / "card.json").exists() == (code == 0)
+        return folder
+
+    evaluation_is_given_up(command, "collective.analysis.telling.scores", monkeypatch, at=2)
 
 
 def test_looking_and_saving_do_not_touch_training(recorded: Path, tmp_path: Path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from collective_students import collective, plain_names, run
-from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
+from stopped_runs import evaluation_is_given_up, final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from collective.config_student import StudentConfig
 from collective.encoder import Encoder
@@ -308,6 +308,13 @@ def test_half_and_half_is_whole(arm: str, network: Path, tmp_path: Path, stop_at
     assert rows(halves) == rows(whole)
     assert rows(halves, "eval") == rows(whole, "eval")
     same(final(whole), final(halves))
+
+
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    evaluation_is_given_up(
+        lambda name, code: train(tmp_path, name, "--teacher", "scripted", code=code),
+        "collective.run.exam.play", monkeypatch, at=2,
+    )  # fmt: skip
 
 
 def test_stopped_while_random_actions_are_collected(network: Path, tmp_path: Path, stop_at: Any):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import torch
 from collective_experts import stops_at
 from collective_students import run
-from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
+from stopped_runs import evaluation_is_given_up, final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from collective import experts
 from collective.cli import main
@@ -216,14 +215,8 @@ def test_the_defaults_are_the_papers():
 
 def test_a_stop_in_an_evaluation_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It is given up, and made when the run goes on."""
-    whole = train(tmp_path, "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("collective.run.train_worker.score", lambda *rest: os.kill(os.getpid(), signal.SIGTERM))
-        train(tmp_path, "halves", code=85)
-    assert rows(tmp_path / "halves", "eval") == []
-    halves = train(tmp_path, "halves")
-    assert rows(halves, "eval") == rows(whole, "eval") != []
-    same(final(whole), final(halves))
+    command = lambda name, code: train(tmp_path, name, code=code)  # noqa: E731
+    evaluation_is_given_up(command, "collective.run.train_worker.score", monkeypatch)
 
 
 def test_memory_is_told_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

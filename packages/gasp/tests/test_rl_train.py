@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
+from stopped_runs import evaluation_is_given_up, final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from gasp.agent import Agent
 from gasp.cli import main
@@ -249,6 +249,15 @@ def test_half_and_half_is_whole(arm: str, method: str, count: int, gasp_skills: 
     assert rows(halves) == rows(whole)
     assert rows(halves, "eval") == rows(whole, "eval")
     same(final(whole), final(halves))
+
+
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(
+    gasp_skills: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    evaluation_is_given_up(
+        lambda name, code: train(tmp_path, name, gasp_skills, code=code),
+        "gasp.run.episodes._one_each", monkeypatch, at=4,
+    )  # fmt: skip
 
 
 def test_a_run_that_is_stopped_closes_its_envs(

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from stopped_runs import final, killed_ends_the_same, rows, same, signal_saves_the_step
+from stopped_runs import evaluation_is_given_up, final, killed_ends_the_same, rows, same, signal_saves_the_step
 
 from gasp import data
 from gasp.cli import main
@@ -214,6 +214,12 @@ def test_half_and_half_is_whole(arm: str, moment: int, toy_data: Path, tmp_path:
     assert fits(halves) == fits(whole)
     assert len(fits(whole)) == (0 if arm == "spirl" else 3)
     same(final(whole), final(halves))
+
+
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    evaluation_is_given_up(
+        lambda name, code: train(tmp_path, name, toy_data, code=code), "gasp.run.skills_train.errors", monkeypatch
+    )
 
 
 def test_looking_and_saving_do_not_touch_training(toy_data: Path, tmp_path: Path):

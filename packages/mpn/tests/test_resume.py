@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from stopped_runs import final, global_generators, rows, same
+from stopped_runs import evaluation_is_given_up, final, global_generators, rows, same
 
 from mpn.cli import main
 from mpn.run import train as train_module
@@ -58,6 +58,10 @@ def test_half_and_half_is_whole(core: str, stop: int, tmp_path: Path, stop_at: A
     assert json.loads((whole / "training_history.json").read_text()) == json.loads(
         (halves / "training_history.json").read_text()
     )
+
+
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    evaluation_is_given_up(lambda name, code: train(tmp_path, name, code=code), "mpn.run.train.evaluate", monkeypatch)
 
 
 @pytest.mark.parametrize("env", ["mpn/TMaze-v0", "mpn/DelayedMatch-v0", "Acrobot-v1"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stopped_runs import final, global_generators, rows, same
+from stopped_runs import evaluation_is_given_up, final, global_generators, rows, same
 
 from rlcore import checkpoint
 from rlcore.files import read_json
@@ -59,6 +59,13 @@ def test_half_and_half_is_whole(body: str, stop: int, tmp_path: Path, stop_at: A
     for part in PARTS:
         same(a[part], b[part], part)
     same(global_generators(whole), global_generators(halves))
+
+
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    evaluation_is_given_up(
+        lambda name, code: train(tmp_path, name, "--body", "tiny_bodies:slider", code=code),
+        "taskinfer.analysis.tracking.summary", monkeypatch,
+    )  # fmt: skip
 
 
 def test_evaluation_and_saving_do_not_touch_training(tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stopped_runs import final, same
+from stopped_runs import evaluation_is_given_up, final, same
 
 from rlcore.checkpoint import load
 from rlcore.config import from_dict
@@ -231,6 +231,14 @@ def test_a_run_that_stopped_goes_on_bit_for_bit(arm: str, tmp_path: Path):
     assert train(tmp_path, "--name", "parts", *options, "--total-steps", "320") == 0
     assert train(tmp_path, "--name", "parts", *options, "--total-steps", "600") == 0
     same(final(tmp_path / "whole"), final(tmp_path / "parts"))
+
+
+def test_a_stop_in_an_evaluation_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def command(name: str, code: int) -> Path:
+        assert train(tmp_path, "--name", name) == code
+        return tmp_path / name
+
+    evaluation_is_given_up(command, "taskinfer.run.toy.score", monkeypatch, at=2)
 
 
 def test_evaluating_more_often_changes_nothing(tmp_path: Path):

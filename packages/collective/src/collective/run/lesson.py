@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ class Learner(ABC):
             self.evaluate(step)
             self.begin(self.envs.reset())
             self.tally.begun = True
+        if run.unscored:
+            run.score(step, partial(self.evaluate, step), **self.parts)
         while run.going(step) and not self.passed():
             step, before = self.turn(step), step
             if step > before:
@@ -128,7 +131,7 @@ class Learner(ABC):
         if run.due("log", step):
             self.report(step)
         if run.due("eval", step):
-            run.save_if_best(step, self.evaluate(step), **self.parts)
+            run.score(step, partial(self.evaluate, step), **self.parts)
         if run.due("save", step):
             with run.phase("save"):
                 run.save(step, **self.parts)

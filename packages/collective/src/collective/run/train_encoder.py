@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def train(cfg: EncoderConfig) -> Path:
         parts = {"agent": learner, "sampler": sampler}
         step = run.restore(**parts)
         run.console.say(introduce(cfg, known, held_out))
+        if run.unscored:
+            run.score(step, partial(validate, run, step, learner, judge), **parts)
         while run.going(step):
             step += 1
             learn(run, step, learner, sampler)
@@ -58,11 +61,13 @@ def train(cfg: EncoderConfig) -> Path:
                 run.train_row(step, step)
             if run.due("eval", step) or step == cfg.updates:
                 with run.phase("validate"):
-                    run.save_if_best(step, validate(run, step, learner, judge), **parts)
+                    run.score(step, partial(validate, run, step, learner, judge), **parts)
             if run.due("save", step):
                 with run.phase("save"):
                     run.save(step, **parts)
-        if step >= cfg.updates:  # before the final checkpoint, which tells others that all of this is there
+        if (
+            step >= cfg.updates and not run.unscored
+        ):  # before the final checkpoint, which tells others that all of this is there
             write_card(run.folder, cfg, recorded, known, held_out)
         folder = run.finish(step, **parts)
         run.console.say(summary(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,14 @@ def train(cfg: RLConfig) -> Path:
         if not learner.tally.begun:  # a run that was stopped before its first step has
             learner.evaluate(step)  # what the skills do before anything is learnt
             learner.begin()
+        if run.unscored:
+            run.score(step, partial(learner.evaluate, step), **learner.parts)
         while run.going(step):
             step = learner.turn(step)
             if run.due("log", step):
                 learner.report(step)
             if run.due("eval", step):
-                run.save_if_best(step, learner.evaluate(step), **learner.parts)
+                run.score(step, partial(learner.evaluate, step), **learner.parts)
             if run.due("save", step):
                 with run.phase("save"):
                     run.save(step, **learner.parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def train(cfg: SkillsConfig) -> Path:
         parts = {"agent": learner, "sampler": sampler}
         step = run.restore(**parts)
         run.console.say(introduce(cfg, facts, len(sampler.starts), len(held_out.starts(horizon))))
+        if run.unscored:
+            run.score(step, partial(validate, run, step, learner, held_out, validated), **parts)
         while run.going(step):
             step += 1
             learn(run, step, learner, sampler)
@@ -58,7 +61,7 @@ def train(cfg: SkillsConfig) -> Path:
                 run.train_row(step, step)
             if run.due("eval", step) or step == cfg.total:
                 with run.phase("validate"):
-                    run.save_if_best(step, validate(run, step, learner, held_out, validated), **parts)
+                    run.score(step, partial(validate, run, step, learner, held_out, validated), **parts)
             if run.due("save", step):
                 with run.phase("save"):
                     run.save(step, **parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def train(cfg: TrainConfig) -> Path:
         obs = envs.current_obs
         is_init = watch.is_init
         filled_from = step if step and not cfg.save_replay else 0  # without its replay, a resumed run refills first
+        if run.unscored:
+            run.score(step, partial(evaluate_now, run, step, agent, cfg), **parts)
         while run.going(step) and not history.complete(cfg.num_episodes):
             epsilon = agent.epsilon(step, history.episodes)
             with run.phase("act"):
@@ -82,8 +85,7 @@ def train(cfg: TrainConfig) -> Path:
                 run.train_row(step, agent.updates, **history.row(run.meters), **agent_row(agent, epsilon))
             if run.due("eval", step):
                 with run.phase("evaluate"):
-                    score = evaluate_now(run, step, agent, cfg)
-                    run.save_if_best(step, score, **parts)
+                    run.score(step, partial(evaluate_now, run, step, agent, cfg), **parts)
             if run.due("save", step):
                 with run.phase("save"):
                     with run.saving("the history of episodes"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def train(cfg: LowConfig) -> Path:
         tasks.advance(bodies.state.x)
         step = run.restore(**parts)
         filled_from = step if step and not cfg.save_replay else 0  # without its replay, a resumed run refills first
+        if run.unscored:
+            run.score(step, partial(evaluate_now, run, step, agent, cfg), **parts)
         while run.going(step):
             obs = bodies.obs.copy()
             with run.phase("act"):
@@ -75,7 +78,7 @@ def train(cfg: LowConfig) -> Path:
                 run.train_row(step, agent.updates, broken_steps=watch.broken)
             if run.due("eval", step):
                 with run.phase("evaluate"):
-                    run.save_if_best(step, evaluate_now(run, step, agent, cfg), **parts)
+                    run.score(step, partial(evaluate_now, run, step, agent, cfg), **parts)
                 with run.saving("progress.csv"):
                     write_progress(run.folder)
             if run.due("save", step):

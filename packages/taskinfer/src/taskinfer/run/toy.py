@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,10 @@ def train(cfg: ToyConfig) -> Path:
             cfg.ring, cfg.horizon, obs_dim, action_dim, rng, where, relabelling(cfg), noisy=cfg.noise_std > 0
         )
         parts = {"agent": agent, "envs": env, "ring": ring}
+        judged = (agent, known, held_out)
         step = run.restore(**parts)
+        if run.unscored:
+            run.score(step, partial(evaluate_now, run, step, *judged), **parts)
         while run.going(step):
             epoch = step // cfg.stride
             collect(run, epoch, cfg, agent, env, ring)
@@ -59,7 +63,7 @@ def train(cfg: ToyConfig) -> Path:
                 run.train_row(step, agent.updates, epoch=epoch + 1, skipped_updates=skipped)
             if run.due("eval", step):
                 with run.phase("evaluate"):
-                    run.save_if_best(step, evaluate_now(run, step, agent, known, held_out), **parts)
+                    run.score(step, partial(evaluate_now, run, step, *judged), **parts)
                 with run.saving("progress.csv"):
                     write_progress(run.folder)
             if run.due("save", step):
