@@ -141,6 +141,15 @@ def test_rotation_keeps_the_last_the_linked_and_every_nth(tmp_path: Path):
     assert checkpoint.load(store.find("best.pt"))["n"] == 20
 
 
+def test_a_run_that_has_saved_nothing_yet_says_when_it_will(tmp_path: Path):
+    store = checkpoint.Checkpoints(tmp_path)
+    with pytest.raises(DataError, match="no checkpoint named best.pt or last.pt in .*--save-every"):
+        store.find("best.pt", "last.pt")
+    store.save(10, {})
+    with pytest.raises(DataError, match="no checkpoint named best.pt in [^:]*$"):
+        store.find("best.pt")
+
+
 def test_a_bad_newest_is_named_and_the_one_before_is_used(tmp_path: Path):
     store = checkpoint.Checkpoints(tmp_path)
     for step in (1, 2, 3):

@@ -211,10 +211,10 @@ class Checkpoints:
 
     def find(self, *names: str) -> Path:
         """The first of `names` that exists here, links resolved. A link that leads out of the folder is refused."""
-        for name in names:
-            path = self.folder / name
-            if path.exists():
-                if path.resolve().parent != self.folder.resolve():
-                    raise DataError(f"{path} points outside {self.folder}: refused")
-                return path.resolve()
-        raise DataError(f"no checkpoint named {' or '.join(names)} in {self.folder}")
+        found = [path for name in names if (path := self.folder / name).exists()]
+        if not found:
+            when = "" if self.steps() else ": a run has its first after --save-every steps, or when it is stopped"
+            raise DataError(f"no checkpoint named {' or '.join(names)} in {self.folder}{when}")
+        if found[0].resolve().parent != self.folder.resolve():
+            raise DataError(f"{found[0]} points outside {self.folder}: refused")
+        return found[0].resolve()
