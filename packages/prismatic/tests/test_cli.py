@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -46,6 +47,32 @@ def test_each_task_of_several_is_scored(root: Path):
     whole = [row for row in rows if row["kind"] == "eval"][-1]
     parts = [row["return_mean"] for row in rows if row["kind"] == "eval_task"][-2:]
     assert whole["return_mean"] == pytest.approx(sum(parts) / 2)
+
+
+@pytest.mark.parametrize("name", ["moe", "two"])
+def test_evaluations_are_a_table_too(name: str, root: Path):
+    """eval.csv, as users of TD-MPC2 expect it."""
+    kept = [json.loads(line) for line in (root / name / "metrics.jsonl").read_text().splitlines()]
+    scored = [row for row in kept if row["kind"] == ("eval" if name == "moe" else "eval_task")]
+    with open(root / name / "eval.csv") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["step", "frame", "task", "return", "success", "length", "std"]
+    assert {row["task"] for row in table} == ({"toy-reach"} if name == "moe" else {"toy-reach", "toy-cross"})
+    assert (
+        [int(row["step"]) for row in table] == [int(row["frame"]) for row in table] == [row["step"] for row in scored]
+    )
+    names = {"return": "return_mean", "success": "success_rate", "length": "length_mean", "std": "return_std"}
+    for column, key in names.items():
+        assert [float(row[column]) for row in table] == [row[key] for row in scored]
+
+
+def test_a_record_that_cannot_be_read_costs_the_table_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    common = ["train", "--preset", "debug", "--dir", str(tmp_path), "--name", "run"]
+    assert main([*common, "--steps", "50"]) == 0
+    record = tmp_path / "run" / "metrics.jsonl"
+    record.write_bytes(b"{" + record.read_bytes()[1:].replace(b"{", b"[", 1))
+    assert main([*common, "--steps", "100"]) == 0
+    assert "eval.csv was not written: " in capsys.readouterr().err
 
 
 def test_eval_is_repeatable_and_says_what_it_did(root: Path, capsys: pytest.CaptureFixture[str]):

@@ -21,8 +21,9 @@ from prismatic.config import MAY_CHANGE, TaskSpec, TrainConfig
 from prismatic.envs.tasks import TaskEnvs
 from prismatic.model import WorldModel
 from prismatic.replay import TaskReplay, replay_bytes, widths_of
+from prismatic.run.eval_csv import write_evaluations
 from rlcore import device
-from rlcore.errors import QuintetWarning, UsageError
+from rlcore.errors import DataError, QuintetWarning, UsageError
 from rlcore.evaluate import evaluate
 from rlcore.logger import rss_mib
 from rlcore.run import Run
@@ -85,7 +86,7 @@ class Training:
         """To the end, or to the signal that stops it; returns the run's folder."""
         run = self.run
         if run.unscored:
-            run.score(self.step, self.evaluate, **self.parts)
+            self.score()
         while run.going(self.step):
             random = self.random()
             with run.phase("learn"):
@@ -99,7 +100,7 @@ class Training:
                 run.train_row(self.step, self.agent.updates, **facts, **self.watch.row())
                 self.heed_memory()
             if run.due("eval", self.step) and not random.all():
-                run.score(self.step, self.evaluate, **self.parts)
+                self.score()
             if run.due("save", self.step):
                 with run.phase("save"):
                     run.save(self.step, **self.parts)
@@ -157,6 +158,15 @@ class Training:
             self.run.console.say(f"step {self.step:,}: {used:,.0f} MiB in use, above --memory-limit {limit:g} GiB")
             self.run.ask_to_stop(signal.SIGTERM)  # also where no signal is listened to, outside the main thread
 
+    def score(self) -> None:
+        """Evaluate, keep the agent if it is the best so far, and bring eval.csv up to date."""
+        self.run.score(self.step, self.evaluate, **self.parts)
+        try:
+            with self.run.saving("eval.csv"):
+                write_evaluations(self.run.folder, [spec.name for spec in self.specs])
+        except DataError as error:  # somebody has touched the record: no reason to stop
+            self.run.console.say(f"eval.csv was not written: {error}")
+
     def evaluate(self) -> float:
         """Planned episodes of every task, always the same ones, in envs of their own: training does not notice."""
         run, specs, count, seed = self.run, self.specs, self.cfg.eval_episodes, self.run.seed("selection")
@@ -167,7 +177,7 @@ class Training:
             run.log("eval", self.step, {"frame": self.frame, **rows[0]})
         else:
             for spec, row in zip(specs, rows):
-                run.log("eval_task", self.step, {"task": spec.name, **row})
+                run.log("eval_task", self.step, {"task": spec.name, "frame": self.frame, **row})
             run.log("eval", self.step, {"frame": self.frame, "return_mean": mean, "episodes": count * len(specs)})
         scores = ", ".join(f"{spec.name} {row['return_mean']:.1f}" for spec, row in zip(specs, rows))
         run.console.say(f"step {self.step:,}: {scores} over {count} planned episodes")
