@@ -143,10 +143,10 @@ def test_rotation_keeps_the_last_the_linked_and_every_nth(tmp_path: Path):
 
 def test_a_run_that_has_saved_nothing_yet_says_when_it_will(tmp_path: Path):
     store = checkpoint.Checkpoints(tmp_path)
-    with pytest.raises(DataError, match="no checkpoint named best.pt or last.pt in .*--save-every"):
+    with pytest.raises(DataError, match=r"no checkpoint named best.pt or last.pt in .*--save-every"):
         store.find("best.pt", "last.pt")
     store.save(10, {})
-    with pytest.raises(DataError, match="no checkpoint named best.pt in [^:]*$"):
+    with pytest.raises(DataError, match=r"no checkpoint named best.pt in [^:]*$"):
         store.find("best.pt")
 
 

@@ -298,6 +298,13 @@ def test_save_errors_stop_or_warn(cfg: WalkConfig, monkeypatch: pytest.MonkeyPat
     assert (cfg.dir / "walk" / "checkpoints" / "step_000000003.pt").exists()
 
 
+def test_a_run_whose_name_was_drawn_goes_on_by_that_name(cfg: WalkConfig):
+    with Run.open(replace(cfg, name=None), program="walk", total=9) as run:
+        run.save(3, walk=Walk(cfg))
+    with Run.open(replace(cfg, name=run.folder.name), program="walk", total=9) as run:
+        assert run.restore(walk=Walk(cfg)) == 3
+
+
 @pytest.mark.parametrize("at", [40, 100], ids=["on the way", "at the end"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_evaluation_is_given_up_and_done_again(cfg: WalkConfig, at: int, number: signal.Signals):

@@ -26,8 +26,8 @@ _KINDS |= {Path: "a path", dict: "keys with values", list: "a list", tuple: "a l
 
 # May differ when a run is continued: they change what is kept or shown, not what is learnt.
 FREE_ON_RESUME: frozenset[str] = frozenset({
-    "dir", "device", "threads", "resume", "overwrite", "log_every", "keep_checkpoints", "keep_every", "on_save_error",
-    "wandb", "tensorboard", "quiet", "debug",
+    "name", "dir", "device", "threads", "resume", "overwrite", "log_every", "keep_checkpoints", "keep_every",
+    "on_save_error", "wandb", "tensorboard", "quiet", "debug",
 })  # fmt: skip
 
 

@@ -93,8 +93,9 @@ class Run:
         """
         folder = cfg.dir / (cfg.name or fresh_name(cfg.dir))
         with files.explained(folder):
-            if cfg.resume == "must" and not (folder / "config.json").exists():
-                raise UsageError(f"--resume must: there is no run {folder}{near(folder)}")
+            if cfg.resume == "must" and (cfg.overwrite or not (folder / "config.json").exists()):
+                why = "--overwrite begins anew" if cfg.overwrite else f"there is no run {folder}{near(folder)}"
+                raise UsageError(f"--resume must: {why}")
             if cfg.overwrite and folder.exists():
                 files.set_aside(folder)
             for name in FOLDERS:

@@ -115,12 +115,11 @@ class Batch:
         """Warn where the continued episode is not the one that was saved."""
         lost = np.array([actions is None for _, actions in state["snapshots"]])
         other = (self.current_obs != np.asarray(state["obs"])).reshape(self.num_envs, -1).any(1) & ~lost
-        if lost.any():
-            text = f"{lost.sum()} envs were past step {MAX_REPLAY:,} of an episode, too far to replay: they begin anew"
-            warnings.warn(text, QuintetWarning, stacklevel=3)
-        if other.any():
-            text = "does not replay: its reset(seed) does not decide everything"
-            warnings.warn(f"env {self.first_env + other.argmax()} {text}", QuintetWarning, stacklevel=3)
+        far = f"{lost.sum()} envs were past step {MAX_REPLAY:,} of an episode, too far to replay: they begin anew"
+        odd = f"env {self.first_env + other.argmax()} does not replay: its reset(seed) does not decide everything"
+        for which, text in ((lost, far), (other, odd)):
+            if which.any():
+                warnings.warn(text, QuintetWarning, stacklevel=3)
 
 
 class SyncVec(Batch):
