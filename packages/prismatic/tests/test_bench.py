@@ -28,7 +28,7 @@ TINY = BenchConfig(**BenchConfig.PRESETS["debug"], num_envs=3, seconds=1e-3, dev
 
 @pytest.fixture(autouse=True)
 def little_replay(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bench, "EPISODE", 20)
+    monkeypatch.setattr(bench, "NOISE_EPISODE", 20)
     train = BenchConfig.train
     monkeypatch.setattr(BenchConfig, "train", lambda cfg, use_moe: replace(train(cfg, use_moe), buffer_size=60))
 
@@ -228,6 +228,7 @@ def test_presets_and_defaults():
         ("seconds", 0.0, "seconds"),
         ("n_experts", 0, "n_experts"),
         ("threads", 0, "threads"),
+        ("horizon", 501, "an episode of noise has 500"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(key: str, value: object, message: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -90,6 +91,33 @@ def test_eval_is_repeatable_and_says_what_it_did(root: Path, capsys: pytest.Capt
     assert "this run knows toy-reach, toy-cross" in capsys.readouterr().err
 
 
+def test_scores_that_cannot_be_written_are_still_told(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(root / "moe", tmp_path / "moe", symlinks=True)
+    (tmp_path / "moe" / "eval.json").mkdir()
+    assert main(["eval", "--name", "moe", "--dir", str(tmp_path), "--eval-episodes", "2"]) == 5
+    out, err = capsys.readouterr()
+    assert "toy-reach: return" in out
+    assert "eval.json" in err
+    (tmp_path / "file").touch()
+    command = ["bench", "--preset", "debug", "seconds=0.001", "--output", str(tmp_path / "file" / "x.json")]
+    assert main(command) == 5
+    assert "4o / dense" in capsys.readouterr().out
+
+
+def test_a_reward_that_is_not_finite_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    step = Reach.step
+
+    def sick(self: Reach, action: Any) -> Any:
+        obs, reward, *rest = step(self, action)
+        return obs, float("nan") if self.time == 7 else reward, *rest
+
+    monkeypatch.setattr(Reach, "step", sick)
+    assert main(["eval", "--name", "moe", "--dir", str(root), "--eval-episodes", "1"]) == 5
+    assert "toy-reach gave a reward that is not finite" in capsys.readouterr().err
+
+
 def test_eval_films_what_it_plays(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     v3 = pytest.importorskip("imageio.v3", reason="needs the extra video")
     drawn: list[Any] = []
@@ -159,6 +187,10 @@ def test_plots(root: Path, capsys: pytest.CaptureFixture[str]):
         (["train", "--preset", "debug", "--task", "toy-reach,toy-reach"], "different ones with commas"),
         (["train", "--task", "mt4,cup-catch"], "cup-catch comes twice"),
         (["eval", "--name", "nothing", "--seed-base", "-1"], "seed_base"),
+        (["train", "--preset", "debug", "--buffer-size", "5"], "take at least 6"),
+        (["train", "--preset", "debug", "--task", "toy-reach,toy-cross", "--buffer-size", "11"], "take at least 12"),
+        (["train", "--preset", "debug", "--resume", "must", "--overwrite"], "--overwrite begins anew"),
+        (["envs", "--like", "walkr"], "did you mean walker-r"),
     ],
 )
 def test_mistakes_get_one_line_and_nothing_is_made(
@@ -194,8 +226,10 @@ def test_a_checkpoint_of_another_program_is_refused(root: Path, tmp_path: Path, 
 def test_envs_and_doctor(capsys: pytest.CaptureFixture[str]):
     assert main(["envs", "--like", "toy"]) == 0
     assert "toy-cross" in capsys.readouterr().out
-    assert main(["doctor", "--task", "toy-reach"]) == 0
-    assert "6 observations, 2 actions, episodes of 50" in capsys.readouterr().out
+    assert main(["doctor", "--task", "toy-reach, toy-cross"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("6 observations, 2 actions, episodes of 50") == 2
+    assert "toy-cross: " in out
 
 
 def test_help_loads_no_torch():

@@ -132,6 +132,13 @@ def test_load_balance_and_entropy_by_hand():
     assert_close(losses.temperature_step(tensor(0.5), spread, 0.5, 0.02, 0.5, 2.0), tensor(0.5))
 
 
+def test_the_entropy_of_gates_cut_to_two_is_over_ln_2():
+    p = tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    assert_close(losses.normalised_entropy(p, 2), tensor(0.5))
+    assert_close(losses.normalised_entropy(p), tensor(0.25))
+    assert losses.normalised_entropy(p[:, 1:2], 2) == 0
+
+
 def test_one_expert_has_no_entropy_and_no_imbalance():
     one = torch.ones(6, 1)
     assert losses.normalised_entropy(one) == 0

@@ -13,6 +13,8 @@ from prismatic.analysis.evaluations import read_run
 from prismatic.analysis.report import compare, parse_thresholds
 from prismatic.analysis.report_views import to_csv, to_markdown
 from prismatic.cli import main
+from prismatic.config import ReportConfig
+from prismatic.run.report import folders
 from rlcore.errors import QuintetWarning, UsageError
 
 Row = tuple[int, float]  # step, return
@@ -143,7 +145,11 @@ def test_every_task_of_several_has_its_curve(tmp_path: Path):
 
 
 def test_runs_with_other_options_are_no_seeds_of_each_other(tmp_path: Path):
-    for name, options in {"a": {"seed": 0}, "b": {"seed": 1, "steps": 7}, "c": {"seed": 0, "lr": 1e-3}}.items():
+    for name, options in {
+        "a": {"seed": 0},
+        "b": {"seed": 1, "steps": 7, "memory_limit": 9.0},
+        "c": {"seed": 0, "lr": 1e-3},
+    }.items():
         write_run(tmp_path, name, [(100, 1.0)], **options)
     write_run(tmp_path, "d", [(100, 1.0)], seed=0, n_experts=8)  # which a dense model does not have
     rows = rows_of(report_on(tmp_path))
@@ -223,6 +229,22 @@ def test_mistakes_write_nothing(runs: list[str], message: str, tmp_path: Path, c
     assert not (tmp_path / "report").exists()
 
 
+def test_a_run_called_report_is_not_written_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = write_run(tmp_path, "report", [(100, 4.0)])
+    before = sorted(folder.iterdir())
+    assert main(["report", "--dir", str(tmp_path)]) == 2
+    assert "report is a run: say where the report shall go with --output" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+    assert main(["report", "--dir", str(tmp_path), "--output", str(tmp_path / "there")]) == 0
+    assert json.loads((tmp_path / "there" / "report.json").read_text())["tasks"][0]["rows"][0]["runs"] == ["report"]
+
+
+def test_a_run_whose_own_name_ends_like_one_set_aside_is_compared(tmp_path: Path):
+    for name in ("a3.old1", "b", "b.old1"):
+        write_run(tmp_path, name, [(100, 4.0)])
+    assert [folder.name for folder in folders(ReportConfig(dir=tmp_path))] == ["a3.old1", "b"]
+
+
 def test_no_runs_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["report", "--dir", str(tmp_path)]) == 2
     assert "holds no runs" in capsys.readouterr().err
@@ -255,7 +277,6 @@ def test_two_real_runs_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_warning_is_one_that_scripts_can_catch(tmp_path: Path):
-    from prismatic.config import ReportConfig
     from prismatic.run.report import report
 
     write_run(tmp_path, "good", [(100, 4.0)])

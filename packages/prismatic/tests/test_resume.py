@@ -15,6 +15,7 @@ from prismatic.agent import Agent
 from prismatic.cli import main
 from prismatic.envs.tasks import TaskEnvs
 from prismatic.envs.toy import Reach
+from prismatic.replay import TaskReplay
 from rlcore import checkpoint
 from rlcore.run import Run
 
@@ -180,6 +181,48 @@ def test_without_saved_replay_a_resumed_run_refills_first(tmp_path: Path, send: 
     folder = train(tmp_path, "run", "--no-save-replay")
     assert not list((folder / "replay").iterdir())
     assert rows(folder)[-1]["step"] == 100
+
+
+def test_a_run_that_refills_to_its_end_says_so_and_is_scored(
+    tmp_path: Path, send: Any, capsys: pytest.CaptureFixture[str]
+):
+    send(signal.SIGTERM, 35)
+    train(tmp_path, "run", "--no-save-replay", code=85)
+    command = ["train", "--preset", "debug", "--dir", str(tmp_path), "--name", "run", "--no-save-replay"]
+    capsys.readouterr()
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert "no replay was saved: 40 random steps come before the next update; the run ends before that" in said
+    assert rows(tmp_path / "run", "eval")[-1]["step"] == 100
+    assert main([*command, "--steps", "160"]) == 0
+    assert rows(tmp_path / "run")[-1]["updates"] > 70
+
+
+@pytest.mark.filterwarnings("default::rlcore.errors.QuintetWarning")
+def test_a_run_of_random_steps_alone_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    train(tmp_path, "run", "--steps", "40")
+    assert "the first 40 are random, so with 40 nothing is learnt" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default::rlcore.errors.QuintetWarning")
+def test_an_episode_too_long_to_replay_ends_where_it_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No window leads from the episode before into the one that the env began in its place."""
+    monkeypatch.setattr("rlcore.envs.MAX_REPLAY", 5)
+    run = ["--task", "toy-reach,toy-cross", "--num-envs", "2", "--seed-steps", "20"]
+    train(tmp_path, "run", *run, "--steps", "64")  # 16 of an episode's 50 steps
+    seen: list[Any] = []
+    add = TaskReplay.add
+
+    def kept(self: TaskReplay, obs: Any, action: Any, moved: Any, is_init: Any, rows: Any) -> None:
+        seen.append((is_init.copy(), self.rings[0].num_envs))
+        add(self, obs, action, moved, is_init, rows)
+
+    monkeypatch.setattr(TaskReplay, "add", kept)
+    folder = train(tmp_path, "run", *run, "--steps", "280")
+    assert seen[0][0].all()
+    assert not seen[1][0].any()
+    lengths = [row["length_mean"] for row in rows(folder) if "length_mean" in row]
+    assert lengths == [50.0]
 
 
 @pytest.fixture

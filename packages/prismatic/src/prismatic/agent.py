@@ -203,7 +203,7 @@ class Agent:
         cfg = self.cfg
         if p.shape[-1] == 1:
             return p.new_zeros(())
-        spread = (losses.normalised_entropy(p) - cfg.moe_entropy_target).square()
+        spread = (losses.normalised_entropy(p, cfg.moe_top_k) - cfg.moe_entropy_target).square()
         balance = losses.load_balance(p.mean((0, 1)))
         return cfg.moe_lb_alpha * balance + cfg.moe_entropy_coef * spread + PENALTY_COEF * overlap
 

@@ -11,6 +11,7 @@ import tyro.conf
 from rlcore.config import RunConfig
 from rlcore.errors import UsageError
 
+NOISE_EPISODE = 500  # steps of what `prismatic bench` learns from
 MAY_CHANGE = frozenset({"steps", "memory_limit"})  # of a run that goes on
 
 
@@ -100,7 +101,7 @@ class TrainConfig(RunConfig):
     moe_beta: float = 0.02  # Step of the temperature towards the entropy target, each update.
     moe_lb_alpha: float = 0.03  # Weight of the load-balance loss.
     moe_entropy_coef: float = 1e-3  # Weight of (gate entropy - target)^2.
-    moe_entropy_target: float = 0.5  # Gate entropy over ln K; 0.5 uses about sqrt(K) experts at once.
+    moe_entropy_target: float = 0.5  # Gate entropy over ln K, or ln top-k; 0.5 uses about sqrt(K) experts at once.
     moe_gate_dim: int = 64  # Hidden units of a gate.
     moe_expert_dim: int | None = None  # Hidden units of an expert; None: max(64, M / K). M / K costs what dense costs.
     moe_top_k: int = 0  # Use only the k >= 2 likeliest experts; 0 mixes all.
@@ -195,8 +196,6 @@ class TrainConfig(RunConfig):
             raise UsageError(f"n_experts: {self.n_experts} cannot be orthogonal in {self.size.mlp_dim} dimensions")
         if self.seed_steps is not None and not 0 <= self.seed_steps < 2**40:
             raise UsageError(f"seed_steps: must not be negative, got {self.seed_steps}")
-        if self.buffer_size < self.num_envs * len(names) * self.horizon:
-            raise UsageError(f"buffer_size: {self.buffer_size} cannot hold {self.horizon} steps of each env")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -281,7 +280,7 @@ class EnvsConfig:
 class DoctorConfig:
     """Check the installation; with --task, that this environment opens and steps."""
 
-    task: str | None = None  # Environment to look into.
+    task: str | None = None  # Tasks to look into, with commas between.
     json: bool = False  # Print the findings as JSON.
     debug: bool = False  # Show full tracebacks.
 
@@ -358,6 +357,8 @@ class BenchConfig:
         for use_moe in (False, True):
             self.train(use_moe)
         TaskSpec("noise", self.obs_dim, self.action_dim, 1)
+        if self.horizon > NOISE_EPISODE:
+            raise UsageError(f"horizon: {self.horizon} steps, but an episode of noise has {NOISE_EPISODE}")
         if not 1 <= self.num_envs <= 10_000 or not 0 < self.seconds < 86_400:
             raise UsageError(f"expected num_envs >= 1 and seconds > 0, got {self.num_envs} and {self.seconds}")
 

@@ -144,9 +144,12 @@ def entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp(min=1e-12).log()).sum(-1)
 
 
-def normalised_entropy(p: Tensor) -> Tensor:
-    """Mean entropy of the rows p (..., K) over ln K, in [0, 1]; 0 where there is only one expert."""
-    experts = p.shape[-1]
+def normalised_entropy(p: Tensor, top_k: int = 0) -> Tensor:
+    """Mean entropy of the rows p (..., K) over ln K, in [0, 1]; 0 where there is only one expert.
+
+    top_k: how many of a row may be above 0; its logarithm is the largest entropy then. 0: all.
+    """
+    experts = min(top_k or p.shape[-1], p.shape[-1])
     return entropy(p).mean() / math.log(experts) if experts > 1 else p.new_zeros(())
 
 

@@ -108,7 +108,7 @@ class MoE(nn.Module):
         Args: p (H, B, K) gates of the update; task (B,); target, beta, low, high as for `temperature_step`.
         Returns: metrics, tensors of shape ().
         """
-        load, spread = p.mean((0, 1)), normalised_entropy(p)
+        load, spread = p.mean((0, 1)), normalised_entropy(p, self.top_k)
         if self.num_experts > 1:
             self.tau.copy_(torch.where(good, temperature_step(self.tau, spread, target, beta, low, high), self.tau))
         self.quiet.copy_(torch.where(good, (self.quiet + 1) * (load < DEAD_LOAD), self.quiet))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prismatic.config import TrainConfig
+from prismatic.config import MAY_CHANGE, TrainConfig
 from rlcore.config import FREE_ON_RESUME, from_dict, to_dict
 from rlcore.errors import DataError, UsageError
 from rlcore.files import read_json
@@ -19,8 +19,8 @@ from rlcore.plots import read_metrics
 Array = np.ndarray[Any, Any]
 EXPERTS = ("use_orthogonal", "orthogonal_mode", "n_experts")  # options that a dense model has no use for
 # Options that runs of one group may differ in: they say who a run is, how long it lasts and what is kept of it.
-NOT_LEARNING = FREE_ON_RESUME | {
-    "name", "seed", "steps", "eval_every", "eval_episodes", "save_every", "save_replay", "compile",
+NOT_LEARNING = FREE_ON_RESUME | MAY_CHANGE | {
+    "seed", "eval_every", "eval_episodes", "save_every", "save_replay", "compile",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from rlcore.errors import EnvironmentProblem, renderer_fix, why
 Array = np.ndarray[Any, Any]
 ACTION_REPEAT = 2  # simulator steps an agent step, as in TD-MPC2
 
-# Of dm_control's suite; listed here because loading the suite takes a second. `prismatic envs` compares.
+# Of dm_control's suite; listed here because loading the suite takes a second. A test compares.
 TASKS = tuple(
     """
 acrobot-swingup acrobot-swingup_sparse cartpole-balance cartpole-balance_sparse cartpole-swingup

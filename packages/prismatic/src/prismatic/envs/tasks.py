@@ -35,6 +35,7 @@ class TaskEnvs:
         self._pair = [np.zeros((self.num_envs, width[0]), np.float32) for _ in range(2)]
         self.current_obs, self.final_obs = self._pair[0], np.zeros_like(self._pair[0])
         self.reward = np.zeros(self.num_envs, np.float32)
+        self.not_replayed = np.zeros(self.num_envs, bool)  # whose episode could not be brought back
         self._random, self._drawn = np.zeros((self.num_envs, width[1]), np.float32), 0
         self.terminated, self.truncated, self.success = np.zeros((3, self.num_envs), bool)
 
@@ -80,8 +81,9 @@ class TaskEnvs:
         return {"parts": [part.state_dict() for part in self.parts], "random": self._random, "drawn": self._drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for part, saved in zip(self.parts, state["parts"], strict=True):
+        for part, rows, saved in zip(self.parts, self.rows, state["parts"], strict=True):
             part.load_state_dict(saved)
+            self.not_replayed[rows] = (part.current_obs != np.asarray(saved["obs"])).any(1)
         self._random, self._drawn = np.asarray(state["random"]).copy(), int(state["drawn"])
         self._observe([part.current_obs for part in self.parts])
 

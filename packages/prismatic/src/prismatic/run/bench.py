@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prismatic import cpu
 from prismatic.agent import Agent
-from prismatic.config import BenchConfig, TaskSpec, TrainConfig
+from prismatic.config import NOISE_EPISODE, BenchConfig, TaskSpec, TrainConfig
 from prismatic.model import WorldModel
 from prismatic.planner import PlanState, plan, prior_sequences, score
 from prismatic.replay import TaskReplay
@@ -29,7 +29,6 @@ from rlcore.provenance import describe_environment
 from rlcore.seeding import numpy_generator
 from rlcore.vecenv import VecStep
 
-EPISODE = 500  # steps
 UPDATE_PARTS = {  # methods of Agent: the part of an update that their time belongs to
     "draw": ("noise",), "_model_loss": ("model forward",), "_step": ("model backward, Adam", "policy"),
     "_policy_loss": ("policy",),
@@ -42,11 +41,11 @@ def bench(cfg: BenchConfig) -> int:
     cpu.reuse_memory()  # as training does
     with threads(cfg.threads):
         found = measure(cfg, where)
+    print(json.dumps(found) if cfg.json else to_text(found), flush=True)
     if cfg.output is not None:
         with explained(cfg.output.parent):
             cfg.output.parent.mkdir(parents=True, exist_ok=True)
             write_json(cfg.output, found)
-    print(json.dumps(found) if cfg.json else to_text(found))
     return 0
 
 
@@ -105,7 +104,7 @@ class Side:
     """An agent on a task of noise, with its replay and planning memory."""
 
     def __init__(self, cfg: TrainConfig, bench: BenchConfig, where: torch.device) -> None:
-        task = TaskSpec("noise", bench.obs_dim, bench.action_dim, EPISODE)
+        task = TaskSpec("noise", bench.obs_dim, bench.action_dim, NOISE_EPISODE)
         self.cfg, self.name = cfg, cfg.variant
         self.agent = Agent(cfg, [task], where)
         self.compiled = cfg.compile == "on" or (cfg.compile == "auto" and where.type == "cuda")
@@ -162,7 +161,7 @@ class AllHeads:
 
 
 def filled(cfg: TrainConfig, task: TaskSpec, where: torch.device) -> TaskReplay:
-    """A full replay of random steps in episodes of EPISODE steps."""
+    """A full replay of random steps in episodes of NOISE_EPISODE steps."""
     rng = numpy_generator(cfg.seed, "bench", "replay")
     replay = TaskReplay(cfg, (task.obs_dim, task.action_dim), [rng], where)
     length = cfg.buffer_size
@@ -171,7 +170,7 @@ def filled(cfg: TrainConfig, task: TaskSpec, where: torch.device) -> TaskReplay:
     reward = rng.random((length, 1), np.float32)
     never = np.zeros(1, bool)
     for t in range(length):
-        ended, first = (np.array([(t + shift) % EPISODE == 0]) for shift in (1, 0))
+        ended, first = (np.array([(t + shift) % NOISE_EPISODE == 0]) for shift in (1, 0))
         moved = VecStep(obs[t + 1], reward[t], never, ended, obs[t + 1], {})
         replay.add(obs[t], action[t], moved, first, [slice(0, 1)])
     return replay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from prismatic.run.saved import Saved, open_run
 from rlcore import plots
 from rlcore.config import to_dict
 from rlcore.errors import UsageError
-from rlcore.files import write_json
+from rlcore.files import explained, write_json
 from rlcore.provenance import describe_environment
 
 RATIOS = ("latent_error", "return_rmse")
@@ -58,8 +59,12 @@ def diagnose(cfg: DiagnoseConfig) -> int:
         "ratio": compared(found) if cfg.compare is not None else None,
     }
     report = plain(report)
-    paths = write(report, runs["A" if cfg.compare is not None else "agent"].folder, cfg)
-    print(json.dumps(report) if cfg.json else text.page(report, paths))
+    print(json.dumps(report) if cfg.json else text.page(report), flush=True)
+    folder = runs["A" if cfg.compare is not None else "agent"].folder
+    with explained(folder):
+        paths = write(report, folder, cfg)
+    for path in paths:
+        print(f"written to {path}", file=sys.stderr if cfg.json else sys.stdout)
     return 0
 
 

@@ -19,11 +19,9 @@ LABELS = {
 Report = Mapping[str, Any]
 
 
-def page(report: Report, paths: Sequence[Path]) -> str:
-    """All that is printed."""
-    return "\n".join(
-        [*_heads(report), *_tables(report), *_gates(report), "", *(f"written to {path}" for path in paths)]
-    )
+def page(report: Report) -> str:
+    """All that is printed but where it was written to."""
+    return "\n".join([*_heads(report), *_tables(report), *_gates(report), ""])
 
 
 def shown(horizons: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 
@@ -14,8 +15,19 @@ EXTRAS = {"dmc": ["dm_control", "mujoco"], "video": ["imageio", "PIL"], "tb": ["
 
 def doctor(cfg: DoctorConfig) -> int:
     """Print the findings; exit code 5 when something needed is broken."""
-    more: list[Callable[[], Check]] = [partial(task_check, cfg.task)] if cfg.task is not None else []
+    more: list[Callable[[], Check]] = [partial(task_check, task) for task in tasks_of(cfg.task)]
     return report(check("prismatic", EXTRAS, more), as_json=cfg.json)
+
+
+def tasks_of(text: str | None) -> tuple[str, ...]:
+    """The tasks that were named, with commas between or as a set."""
+    if text is None:
+        return ()
+    with contextlib.suppress(ImportError):  # `task_check` finds it, too
+        from prismatic import envs
+
+        return envs.expand([name.strip() for name in text.split(",")])
+    return (text,)
 
 
 def task_check(task: str) -> Check:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+
 import gymnasium
 
 from prismatic.config import EnvsConfig
 from prismatic.envs import SETS, dmc, toy
-from rlcore.errors import EnvironmentProblem
+from rlcore.errors import EnvironmentProblem, UsageError
 
 
 def list_envs(cfg: EnvsConfig) -> int:
@@ -24,7 +26,13 @@ def list_envs(cfg: EnvsConfig) -> int:
         mixed: sorted(gymnasium.registry),
         "sets": [f"{name} = {','.join(tasks)}" for name, tasks in SETS.items()],
     }
-    for title, names in suites.items():
-        if found := [name for name in names if cfg.like in name]:
-            print(f"{title}:\n  " + "\n  ".join(found))
+    found = {title: [name for name in names if cfg.like in name] for title, names in suites.items()}
+    if not any(found.values()):
+        known = [name.split(" = ")[0] for names in suites.values() for name in names]
+        close = difflib.get_close_matches(cfg.like, known, n=3, cutoff=0.4)
+        hint = f": did you mean {', '.join(close)}?" if close else ""
+        raise UsageError(f"no task has {cfg.like!r} in its name{hint}")
+    for title, names in found.items():
+        if names:
+            print(f"{title}:\n  " + "\n  ".join(names))
     return 0

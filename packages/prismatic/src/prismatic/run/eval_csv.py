@@ -26,6 +26,6 @@ def write_evaluations(folder: Path, tasks: Sequence[str]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in read_metrics(folder):
-        if row["kind"] == kind:
+        if row.get("kind") == kind:
             writer.writerow({"task": tasks[0], **row}.get(key, "") for key in COLUMNS.values())
     write_atomic(folder / "eval.csv", lambda file: file.write(text.getvalue().encode()))

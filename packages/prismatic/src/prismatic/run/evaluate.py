@@ -8,13 +8,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
+
 from prismatic import envs
 from prismatic.config import EvalConfig, TaskSpec
 from prismatic.run.film import film
 from prismatic.run.saved import Saved, open_run
-from rlcore.errors import UsageError
+from rlcore.errors import EnvironmentProblem, UsageError
 from rlcore.evaluate import EvalResult, evaluate
-from rlcore.files import write_json
+from rlcore.files import explained, write_json
 from rlcore.seeding import derive
 from rlcore.vecenv import VecEnv
 
@@ -31,12 +33,16 @@ def evaluate_run(cfg: EvalConfig) -> int:
         "checkpoint": saved.checkpoint.name, "step": saved.step, "variant": saved.cfg.variant, "mpc": saved.cfg.mpc,
         "seed_base": cfg.seed_base, "tasks": {name: as_json(result) for name, result in results.items()},
     }  # fmt: skip
-    write_json(saved.folder / "eval.json", report)
-    print(json.dumps(report) if cfg.json else to_text(saved, results))
+    print(json.dumps(report) if cfg.json else to_text(saved, results), flush=True)
+    path = saved.folder / "eval.json"
+    with explained(saved.folder):
+        write_json(path, report)
+    told = sys.stderr if cfg.json else sys.stdout
+    print(f"written to {path}", file=told)
     for name in chosen if cfg.save_video else ():
         path = saved.folder / "videos" / f"eval_{re.sub('[^A-Za-z0-9_.-]', '_', name)}.mp4"
         film(saved, names.index(name), seed_of(cfg), path)
-        print(f"written to {path}", file=sys.stderr if cfg.json else sys.stdout)
+        print(f"written to {path}", file=told)
     return 0
 
 
@@ -50,7 +56,7 @@ def to_text(saved: Saved, results: Mapping[str, EvalResult]) -> str:
         row = result.as_row()
         success = f"   success {row['success_rate']:.0%}" if "success_rate" in row else ""
         lines.append(f"{name}: return {row['return_mean']:.2f} ± {row['return_std']:.2f}{success}")
-    return "\n".join([*lines, f"written to {saved.folder / 'eval.json'}"])
+    return "\n".join(lines)
 
 
 def score(saved: Saved, task: int, cfg: EvalConfig) -> EvalResult:
@@ -61,7 +67,10 @@ def score(saved: Saved, task: int, cfg: EvalConfig) -> EvalResult:
         check_fits(saved.tasks[task])
         return cast(VecEnv, envs.make([saved.tasks[task]], num_envs, seed=seed, first_env=first_env))
 
-    return evaluate(saved.agent.policy(task, seed, "planning"), make_envs, cfg.eval_episodes)
+    result = evaluate(saved.agent.policy(task, seed, "planning"), make_envs, cfg.eval_episodes)
+    if not np.isfinite(result.returns).all():
+        raise EnvironmentProblem(f"{saved.tasks[task].name} gave a reward that is not finite: look at the env")
+    return result
 
 
 def seed_of(cfg: EvalConfig) -> int:

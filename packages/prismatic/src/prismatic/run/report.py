@@ -20,6 +20,8 @@ def report(cfg: ReportConfig) -> int:
     """Print the tables, and write them with the curves as report.md, .csv, .json and .png."""
     thresholds = parse_thresholds(cfg.threshold)
     output = cfg.output or cfg.dir / "report"
+    if (output / "config.json").exists():
+        raise UsageError(f"{output} is a run: say where the report shall go with --output")
     curves = read_all([folder for folder in folders(cfg) if folder != output])
     found = compare(curves, thresholds)
     text = to_markdown(found)
@@ -38,7 +40,8 @@ def folders(cfg: ReportConfig) -> list[Path]:
     """The runs that were asked for, each once. UsageError for a name that is nowhere, with similar ones."""
     if not cfg.runs:
         every = sorted(path.parent for path in cfg.dir.glob("*/config.json"))
-        every = [folder for folder in every if not re.search(r"\.old\d+$", folder.name)]  # --overwrite set them aside
+        names = {folder.name for folder in every}  # less those that --overwrite set aside
+        every = [folder for folder in every if re.sub(r"\.old\d+$", "", folder.name) not in names - {folder.name}]
         if not every:
             raise UsageError(f"{cfg.dir} holds no runs: name some, or say where they are with --dir")
         return every

@@ -77,9 +77,14 @@ class Training:
         envs.reset()  # before the checkpoint, if there is one: it may be of step 0
         self.step = run.restore(**self.parts)
         self.obs = envs.current_obs
+        self.watch.is_init |= envs.not_replayed  # windows and plans end where an env could not be brought back
+        self.stats.running[:, envs.not_replayed] = 0
         seed_steps = cfg.resolved_seed_steps(max(spec.episode_length for spec in specs)) * len(specs)
         # without its replay, a resumed run refills it first
         self.refill = self.step + seed_steps if self.step and not cfg.save_replay else seed_steps
+        if seed_steps < self.refill and self.step < cfg.steps:
+            over = "; the run ends before that: give more --steps" if self.refill >= cfg.steps else ""
+            run.console.say(f"no replay was saved: {seed_steps:,} random steps come before the next update{over}")
         self.patience = self.refill + (cfg.seed_patience - 1) * seed_steps
 
     def go(self) -> Path:
@@ -99,7 +104,7 @@ class Training:
                 facts = {"frame": self.frame, "buffer": len(self.replay)}
                 run.train_row(self.step, self.agent.updates, **facts, **self.watch.row())
                 self.heed_memory()
-            if run.due("eval", self.step) and not random.all():
+            if run.due("eval", self.step) and (self.agent.updates or not random.all()):
                 self.score()
             if run.due("save", self.step):
                 with run.phase("save"):
@@ -194,16 +199,21 @@ def evaluate_task(agent: Agent, specs: Sequence[TaskSpec], index: int, episodes:
 
 
 def check_windows(cfg: TrainConfig, specs: Sequence[TaskSpec]) -> None:
-    """UsageError unless the random steps leave a window to learn from in each env."""
+    """UsageError unless the random steps leave a window to learn from in each env; a warning where they are all."""
     for spec in specs:
         if spec.episode_length < cfg.horizon:
             raise UsageError(f"horizon: {cfg.horizon} steps, but an episode of {spec.name} has {spec.episode_length}")
+    if cfg.buffer_size < (least := 2 * cfg.horizon * cfg.num_envs * len(specs)):
+        raise UsageError(f"buffer_size: {cfg.buffer_size} steps may hold no window of each env: take at least {least}")
     random = cfg.resolved_seed_steps(max(spec.episode_length for spec in specs))
     if random < (least := cfg.num_envs * cfg.horizon):
         raise UsageError(
             f"seed_steps: {random} steps of a task in {cfg.num_envs} envs hold no window of horizon {cfg.horizon}: "
             f"take at least {least}"
         )
+    if cfg.steps <= (random := random * len(specs)):
+        text = f"steps: the first {random:,} are random, so with {cfg.steps:,} nothing is learnt: give more --steps"
+        warnings.warn(text, QuintetWarning, stacklevel=2)
 
 
 def learnable(cfg: TrainConfig, specs: Sequence[TaskSpec]) -> int:
