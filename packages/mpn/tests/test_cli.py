@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,9 +54,17 @@ def test_eval_is_repeatable_and_says_what_it_did(root: Path, capsys: pytest.Capt
     assert json.loads((root / "mpn" / "eval.json").read_text())["returns"] != first["returns"]
 
 
-def test_eval_falls_back_to_what_there_is(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    import shutil
+def test_scores_that_cannot_be_written_are_still_told(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(root / "mpn", tmp_path / "mpn", symlinks=True)
+    (tmp_path / "mpn" / "eval.json").unlink(missing_ok=True)
+    (tmp_path / "mpn" / "eval.json").mkdir()
+    assert main(["eval", "--name", "mpn", "--dir", str(tmp_path), "--num-eval-episodes", "1"]) == 5
+    out, err = capsys.readouterr()
+    assert "return " in out
+    assert "eval.json" in err
 
+
+def test_eval_falls_back_to_what_there_is(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(root / "mpn", tmp_path / "mpn", symlinks=True)
     for name in ("best_model.pt", "best.pt"):
         (tmp_path / "mpn" / "checkpoints" / name).unlink()

@@ -6,9 +6,9 @@ import json
 
 from mpn.config import EvalConfig
 from mpn.envs import make
-from mpn.run.saved import check_fits, open_run
-from rlcore.evaluate import evaluate
-from rlcore.files import write_json
+from mpn.run.saved import Saved, check_fits, open_run
+from rlcore.evaluate import EvalResult, evaluate
+from rlcore.files import explained, write_json
 from rlcore.seeding import derive
 from rlcore.vecenv import VecEnv
 
@@ -26,15 +26,25 @@ def evaluate_run(cfg: EvalConfig) -> int:
         return envs
 
     result = evaluate(saved.policy, make_envs, cfg.num_eval_episodes)
-    row = result.as_row()
     report = {
         "env": saved.cfg.env, "core": saved.cfg.core, "checkpoint": saved.checkpoint.name, "step": saved.step,
-        "seed_base": cfg.seed_base, **row, "returns": result.returns.tolist(), "lengths": result.lengths.tolist(),
+        "seed_base": cfg.seed_base, **result.as_row(),
+        "returns": result.returns.tolist(), "lengths": result.lengths.tolist(),
     }  # fmt: skip
-    write_json(saved.folder / "eval.json", report)
     if cfg.json:
-        print(json.dumps(report))
-        return 0
+        print(json.dumps(report), flush=True)
+    else:
+        tell(saved, result)
+    with explained(saved.folder):
+        write_json(saved.folder / "eval.json", report)
+    if not cfg.json:
+        print(f"written to {saved.folder / 'eval.json'}")
+    return 0
+
+
+def tell(saved: Saved, result: EvalResult) -> None:
+    """Print a line an episode, and what they come to."""
+    row = result.as_row()
     print(f"{saved.folder}: {saved.checkpoint.name} of {saved.cfg.core} on {saved.cfg.env}")
     for episode, (score, length) in enumerate(zip(result.returns, result.lengths), 1):
         print(f"  episode {episode:3d}: return {score:8.2f}   length {int(length):5d}")
@@ -42,5 +52,3 @@ def evaluate_run(cfg: EvalConfig) -> int:
     print(f"return {row['return_mean']:.2f} ± {row['return_std']:.2f}   {spread}   length {row['length_mean']:.1f}")
     if row.get("success_rate") is not None:
         print(f"success {row['success_rate']:.1%}")
-    print(f"written to {saved.folder / 'eval.json'}")
-    return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rlcore.files import write_json
+from rlcore.files import explained, write_json
 from rlcore.seeding import derive
 from taskinfer.analysis.causality import causality
 from taskinfer.config_transfer import EvalCausalityConfig
@@ -21,9 +21,12 @@ def evaluate_causality(cfg: EvalCausalityConfig) -> int:
         **found,
     }  # fmt: skip
     path = saved.folder / "analysis" / "causality.json"
-    path.parent.mkdir(exist_ok=True)
-    write_json(path, report)
-    print(json.dumps(report) if cfg.json else "\n".join([*lines(report), f"written to {path}"]))
+    print(json.dumps(report) if cfg.json else "\n".join(lines(report)), flush=True)
+    with explained(saved.folder):
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, report)
+    if not cfg.json:
+        print(f"written to {path}")
     return 0
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rlcore.files import write_json
+from rlcore.files import explained, write_json
 from rlcore.seeding import derive
 from taskinfer.analysis.tracking import LIMIT, Plan, errors, measure
 from taskinfer.config import LowEvalConfig
 from taskinfer.envs.bodies import GROUP_NAMES
 from taskinfer.low import GOAL
-from taskinfer.run.saved import open_low
+from taskinfer.run.saved import SavedLow, open_low
 
 
 def evaluate_low(cfg: LowEvalConfig) -> int:
@@ -24,10 +24,19 @@ def evaluate_low(cfg: LowEvalConfig) -> int:
         "body": saved.cfg.body, "checkpoint": saved.checkpoint.name, "step": saved.step, "seed": saved.cfg.seed,
         "seed_base": cfg.seed_base, "repeats": cfg.repeats, **row, "targets": lines, "tasks": reached(lines),
     }  # fmt: skip
-    write_json(saved.folder / "eval.json", report)
     if cfg.json:
-        print(json.dumps(report))
-        return 0
+        print(json.dumps(report), flush=True)
+    else:
+        tell(saved, lines, row)
+    with explained(saved.folder):
+        write_json(saved.folder / "eval.json", report)
+    if not cfg.json:
+        print(f"written to {saved.folder / 'eval.json'}")
+    return 0
+
+
+def tell(saved: SavedLow, lines: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Print a line a sub-goal, and what they come to."""
     print(f"{saved.folder}: {saved.checkpoint.name} (step {saved.step:,}) on {saved.cfg.body}")
     for line in lines:
         found = " ".join(f"{error:5.2f}" for error in line["errors"])
@@ -36,8 +45,6 @@ def evaluate_low(cfg: LowEvalConfig) -> int:
         print(f"{name}: reached {row[f'{name}_reached']:.0%}, mean error {row[f'{name}_error']:.2f}")
     if "chain_reached" in row:
         print(f"far goals as chains: reached {row['chain_reached']:.0%}, mean error {row['chain_error']:.2f} m")
-    print(f"written to {saved.folder / 'eval.json'}")
-    return 0
 
 
 def by_target(plan: Plan, miss: list[float]) -> list[dict[str, Any]]:
