@@ -19,7 +19,7 @@ from benchmarks.kinds import ROOT, Job
 from benchmarks.progress import Progress
 from benchmarks.suite import METHODS, TASKS, TIERS, make_jobs
 from rlcore.errors import QuintetError, UsageError
-from rlcore.files import write_atomic
+from rlcore.files import read_json, write_atomic
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -33,7 +33,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--name", help="folder of the results in benchmarks/results; the tier's name if left out")
     parser.add_argument("--fresh", action="store_true", help="start over; otherwise what is there is kept")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="jobs at a time, one thread each")
-    parser.add_argument("--record", action="store_true", help="also write benchmarks/results/<tier>.json, to commit")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="also write benchmarks/results/<tier>.json, to commit; runs that it has and that are not here stay in it",
+    )
     parser.add_argument("--list", action="store_true", help="only print the commands")
     parser.add_argument("--readme", action="store_true", help="only bring the README up to date with the records")
     return parser.parse_args(argv)
@@ -81,7 +85,7 @@ def bench(args: argparse.Namespace) -> int:
                 shutil.rmtree(results / folder, ignore_errors=True)
     code = run.run(jobs, results, args.workers, Progress(jobs, results))
     everything = make_jobs(args.tier, f"{shown}/runs", seeds=args.seeds)
-    there = [job for job in everything if job in jobs or run.is_done(results, job, "evaluate")]
+    there = [job for job in everything if args.record or job in jobs or run.is_done(results, job, "evaluate")]
     holds = write_report(there, results, args)
     if code == 130:
         print("stopped; the same command continues", file=sys.stderr)
@@ -92,10 +96,12 @@ def write_report(jobs: list[Job], results: Path, args: argparse.Namespace) -> bo
     """Print the tables, write report.html, .md and .json; False when a claim does not hold."""
     from benchmarks import collect, page, report
 
-    made = collect.collect(jobs, results, args.tier, f"python -m benchmarks --tier {args.tier}")
+    record = RESULTS / f"{args.tier}.json"
+    earlier = read_json(record) if args.record and record.exists() else None
+    made = collect.collect(jobs, results, args.tier, f"python -m benchmarks --tier {args.tier}", earlier)
     write_text(results / "report.html", page.to_html(made))
     write_text(results / "report.md", report.to_markdown(made))
-    for path in (results / "report.json", *([RESULTS / f"{args.tier}.json"] if args.record else [])):
+    for path in (results / "report.json", *([record] if args.record else [])):
         write_text(path, report.to_json(made))
     report.print_terminal(made)
     print(f"report: {results / 'report.html'} (also .md and .json)")

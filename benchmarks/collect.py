@@ -25,9 +25,11 @@ Report = dict[str, Any]
 MEDIANS = ("env_steps_per_s", "updates_per_s", "wall_s", "cpu_s", "peak_mib")
 
 
-def collect(jobs: list[Job], results: Path, tier: str, command: str) -> Report:
-    """Everything the report says, as plain types without host names."""
+def collect(jobs: list[Job], results: Path, tier: str, command: str, earlier: Report | None = None) -> Report:
+    """Everything the report says, as plain types without host names. What is in `earlier` alone is taken from there."""
     records = [record for job in jobs for record in job_records(job, results)]
+    if earlier is not None:
+        records = with_earlier(records, earlier)
     return {
         "tier": tier,
         "about": TIERS[tier].about,
@@ -36,12 +38,27 @@ def collect(jobs: list[Job], results: Path, tier: str, command: str) -> Report:
         "command": command,
         "seeds": sorted({job.seed for job in jobs}),
         "machine": machine(),
-        "versions": versions(jobs, results),
+        "versions": {**(earlier or {}).get("versions", {}), **versions(jobs, results)},
         "tasks": [task_table(task, records) for task in TASKS if any(r["task"] == task for r in records)],
         "claims": [judge(claim, records) for claim in TIERS[tier].claims],
         "micro": [read_json(path) for path in sorted(results.parent.glob("micro_*.json"))],
         "jobs": records,
     }
+
+
+def with_earlier(records: list[dict[str, Any]], earlier: Report) -> list[dict[str, Any]]:
+    """`records`; where a job has not run, what an earlier report says of the same commands, with its date and machine.
+
+    So the runs of a tier may be made at different times, on different machines.
+    """
+    key = lambda record: (record["task"], record["method"], record["seed"])  # noqa: E731
+    whence = {"date": earlier["date"], "machine": earlier["machine"]}
+    known = {key(record): {**whence, **record} for record in earlier["jobs"] if record["state"] == "done"}
+    found = []
+    for record in records:
+        before = known.get(key(record)) if record["state"] != "done" else None
+        found.append(before if before and before["commands"] == record["commands"] else record)
+    return found
 
 
 def job_records(job: Job, results: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -190,6 +191,29 @@ def test_a_bench_from_the_command_line(make_job, results: Path, monkeypatch: pyt
     assert not old.exists()
     monkeypatch.setattr(main, "make_jobs", lambda *_, **__: [])
     assert main.main(["--only", "nonsense"]) == 2
+
+
+def test_a_record_keeps_the_runs_that_were_made_elsewhere(
+    make_job, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """One seed on this machine, another on that one: the record has both, unless the command has changed since."""
+    jobs = [make_job("480", seed, "mpn") for seed in (0, 1)]
+    monkeypatch.setattr(main, "RESULTS", results.parent)
+    monkeypatch.setattr(main, "make_jobs", lambda tier, runs, only="", seeds=None: jobs[: 1 if only else 2])
+    assert main.main(["--name", "results", "--only", "first", "--record"]) == 0
+    record = results.parent / "quick.json"
+    first = json.loads(record.read_text())
+    assert [job["state"] for job in first["jobs"]] == ["done", "not run"]
+    shutil.rmtree(results)
+    jobs.reverse()
+    assert main.main(["--name", "results", "--only", "second", "--record"]) == 0
+    other, kept = json.loads(record.read_text())["jobs"]
+    assert kept == {"date": first["date"], "machine": first["machine"], **first["jobs"][0]}
+    assert (other["seed"], other["state"], "date" in other) == (1, "done", False)
+    shutil.rmtree(results)
+    jobs[1] = make_job("500", 0, "mpn")
+    assert main.main(["--name", "results", "--only", "second", "--record"]) == 0
+    assert [job["state"] for job in json.loads(record.read_text())["jobs"]] == ["done", "not run"]
 
 
 @given(st.lists(st.floats(page.TOP, page.HEIGHT - page.BOTTOM), max_size=8))
