@@ -208,7 +208,7 @@ class PlainLearner:
             if rows:
                 p = torch.cat(rows)
                 experts = p.shape[1]
-                spread = entropy(p) / math.log(experts)
+                spread = entropy(p) / math.log(cfg.moe_top_k or experts)
                 balance = experts * p.mean(0).square().sum() - 1
                 terms["moe"] = terms["moe"] + cfg.moe_lb_alpha * balance
                 terms["moe"] = terms["moe"] + cfg.moe_entropy_coef * (spread - cfg.moe_entropy_target) ** 2
@@ -227,7 +227,7 @@ class PlainLearner:
             for name, rows in gates.items():
                 if rows:
                     p, block = torch.cat(rows), getattr(net, name)
-                    spread = float(entropy(p) / math.log(p.shape[1]))
+                    spread = float(entropy(p) / math.log(cfg.moe_top_k or p.shape[1]))
                     block.tau += cfg.moe_beta * (cfg.moe_entropy_target - spread)
                     block.tau = min(max(block.tau, cfg.moe_tau_min), cfg.moe_tau_max)
         return metrics | {"pi_loss": pi_loss, "scale": torch.tensor(self.scale)}

@@ -20,7 +20,7 @@ from rlcore.errors import UsageError
         ("task", ""), ("task", "a,,b"), ("task", "a,a"), ("n_experts", 0), ("horizon", 0), ("lr", 0.0), ("rho", 1.5),
         ("moe_tau_init", 3.0), ("moe_tau_min", 0.0), ("min_std", 5.0), ("num_elites", 513), ("num_pi_trajs", 512),
         ("moe_top_k", 5), ("moe_top_k", 1), ("moe_expert_dim", 0), ("n_experts", 1_000), ("seed_steps", -1),
-        ("buffer_size", 2), ("dropout", 1.0), ("discount_min", 0.999), ("utd", 0.0), ("moe_lb_alpha", -1.0),
+        ("buffer_size", 0), ("dropout", 1.0), ("discount_min", 0.999), ("utd", 0.0), ("moe_lb_alpha", -1.0),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_name(key: str, value: object):

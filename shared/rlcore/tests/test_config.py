@@ -146,7 +146,7 @@ def test_run_config_refuses(key, value):
 def test_what_shapes_the_results_may_not_change_on_resume():
     names = {f.name for f in fields(RunConfig)}
     assert names >= FREE_ON_RESUME
-    assert names - FREE_ON_RESUME == {"name", "seed", "eval_every", "save_every"}
+    assert names - FREE_ON_RESUME == {"seed", "eval_every", "save_every"}
 
 
 SAME = {
