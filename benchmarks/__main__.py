@@ -85,6 +85,9 @@ def bench(args: argparse.Namespace) -> int:
                 shutil.rmtree(results / folder, ignore_errors=True)
     code = run.run(jobs, results, args.workers, Progress(jobs, results))
     everything = make_jobs(args.tier, f"{shown}/runs", seeds=args.seeds)
+    if args.record:  # which is of all the tier's seeds, whichever run today
+        own = make_jobs(args.tier, f"{shown}/runs")
+        everything = [*own, *(job for job in everything if job not in own)]
     there = [job for job in everything if args.record or job in jobs or run.is_done(results, job, "evaluate")]
     holds = write_report(there, results, args)
     if code == 130:

@@ -33,7 +33,7 @@ SHORTER = {
     "prismatic train --preset cpu": "prismatic train --preset debug",
     "prismatic train --preset mt4": "prismatic train --preset debug --task mt4",
     "--steps 30000": "--steps 60 --dir logs",
-    "--steps 72000": "--steps 80",
+    "--steps 48000": "--steps 80",
     "prismatic eval": "prismatic eval --episodes 1",
     "prismatic bench --preset cpu": "prismatic bench",
     "prismatic bench": "prismatic bench --preset debug --seconds 0.01",
