@@ -56,7 +56,7 @@ def with_earlier(records: list[dict[str, Any]], earlier: Report) -> list[dict[st
     known = {key(record): {**whence, **record} for record in earlier["jobs"] if record["state"] == "done"}
     found = []
     for record in records:
-        before = known.get(key(record)) if record["state"] != "done" else None
+        before = known.get(key(record)) if record["state"] == "not run" else None  # a failure is news
         found.append(before if before and before["commands"] == record["commands"] else record)
     return found
 

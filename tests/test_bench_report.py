@@ -214,6 +214,8 @@ def test_a_record_keeps_the_runs_that_were_made_elsewhere(
     jobs[1] = make_job("500", 0, "mpn")
     assert main.main(["--name", "results", "--only", "second", "--record"]) == 0
     assert [job["state"] for job in json.loads(record.read_text())["jobs"]] == ["done", "not run"]
+    failed = {**first["jobs"][0], "state": "failed"}
+    assert collect.with_earlier([failed], first) == [failed]  # which an earlier success does not hide
 
 
 @given(st.lists(st.floats(page.TOP, page.HEIGHT - page.BOTTOM), max_size=8))

@@ -82,10 +82,8 @@ class TaskReplay:
         for ring in self.rings:
             slot, env = np.divmod(np.arange(len(ring)), ring.num_envs)
             stored.append(ring.windows(slot, env, 1)["obs"][0].double())
-        mean, std = (
-            torch.stack([obs.mean(0) for obs in stored]),
-            torch.stack([obs.std(0, correction=0) for obs in stored]),
-        )
+        mean = torch.stack([obs.mean(0) for obs in stored])
+        std = torch.stack([obs.std(0, correction=0) for obs in stored])
         return mean.float(), std.float()
 
     def save(self, folder: Path) -> dict[str, Any]:

@@ -65,9 +65,8 @@ def train(cfg: EncoderConfig) -> Path:
             if run.due("save", step):
                 with run.phase("save"):
                     run.save(step, **parts)
-        if (
-            step >= cfg.updates and not run.unscored
-        ):  # before the final checkpoint, which tells others that all of this is there
+        if step >= cfg.updates and not run.unscored:
+            # Before the final checkpoint, which tells others that all of this is there.
             write_card(run.folder, cfg, recorded, known, held_out)
         folder = run.finish(step, **parts)
         run.console.say(summary(folder))
